@@ -1,0 +1,66 @@
+# make demo   install into .venv and segment the bundled clip with the bundled weights
+# make test   install into .venv and run the tests
+# make check  everything CI runs: formatter, linter, type checker, tests
+#
+# Needs Python >= 3.11 with venv and pip. PYTHON=python3.12 chooses another one, EXTRAS=cuda12 adds
+# extras of pyproject.toml to every installation.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= outputs/demo
+EXTRAS ?=
+
+comma := ,
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+extras = [$(1)$(if $(EXTRAS),$(comma)$(EXTRAS))]
+
+.PHONY: demo test check format lint types clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: $(VENV)/.installed
+	@rm -rf $(DEMO)
+	$(VENV)/bin/python infer.py examples/demo/cockatoo.mp4 --mask examples/demo/cockatoo.png --output $(DEMO)
+	@echo "masks: $(DEMO)/masks   overlay: $(DEMO)/overlay.mp4"
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -q
+
+check: lint types test
+
+format: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache outputs
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("rdejax needs Python 3.11 or newer, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV) || { echo "No working venv module: on Debian and Ubuntu, apt install python3-venv"; rm -rf $(VENV); exit 1; }
+
+# One stamp for each set of packages; a change of pyproject.toml makes them all out of date.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing rdejax and JAX into $(VENV) (a few minutes the first time)"
+	$(PIP) --editable '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing rdejax, JAX and pytest into $(VENV) (a few minutes the first time)"
+	$(PIP) --editable '.$(call extras,test)'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing rdejax and the development tools into $(VENV) (a few minutes the first time)"
+	$(PIP) --editable '.$(call extras,test$(comma)dev)'
+	@touch $@

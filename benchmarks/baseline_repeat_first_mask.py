@@ -1,0 +1,49 @@
+"""Baseline (a): every frame gets the first mask. What a method must beat to have tracked anything.
+
+python benchmarks/baseline_repeat_first_mask.py --dataset davis2016 --root DIR --output OUT
+python -m rdejax.evaluate --dataset davis2016 --root DIR --results OUT
+
+Takes seconds.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from rdejax.datasets import list_sequences
+from rdejax.errors import cli_errors
+from rdejax.evaluate.davis import read_labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Writes OUT/<sequence>/<frame>.png for every frame: the first mask, unchanged."""
+
+    dataset: Literal["davis2016", "davis2017", "folder"]
+    root: Path
+    """Top folder of the data set."""
+    output: Path
+    """Folder of the results."""
+    split: str = "val"
+
+
+def main() -> None:
+    """Writes the results and says where."""
+    args = tyro.cli(Arguments)
+    with cli_errors():
+        sequences = list_sequences(args.dataset, args.root, args.split)
+        for sequence in sequences:
+            folder = args.output / sequence.name
+            folder.mkdir(parents=True, exist_ok=True)
+            first = read_labels(next(iter(sequence.masks.values())), sequence.merge_objects)
+            for frame in sequence.frames:
+                Image.fromarray(np.ascontiguousarray(first)).save(folder / f"{frame.stem}.png")
+        print(f"{len(sequences)} sequences written to {args.output}")
+
+
+if __name__ == "__main__":
+    main()

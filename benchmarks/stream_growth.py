@@ -1,0 +1,182 @@
+"""A long stream: time per frame and size of the state, RDE against the bank that keeps every frame.
+
+python benchmarks/stream_growth.py                                # 1000 frames at 240p
+python benchmarks/stream_growth.py --frames 60 --height 64 --width 96
+
+The same networks, the same frames, the same interval of memorising; only the memory rule differs.
+Each rule runs in its own process. Calls that compiled something (the first, and whenever the bank
+gets its next, doubled capacity) are left out of the time per frame and reported apart. Writes
+benchmarks/results/stream_growth.json and .png.
+"""
+
+import dataclasses
+import multiprocessing
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+import tyro
+from measure import (
+    RESULTS,
+    load_or_create,
+    machine,
+    moving_square,
+    peak_memory_bytes,
+    write_results,
+)
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import rdejax
+from rdejax.errors import RdejaxError, cli_errors
+
+_COMPILING = "/jax/core/compile/backend_compile_duration"
+_LOOP = 40  # distinct synthetic frames, shown over and over
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Streams synthetic frames through each memory rule and records the cost of every block."""
+
+    model: str = "rde-lite"
+    memories: tuple[str, ...] = ("rde", "bank")
+    frames: int = 1000
+    height: int = 240
+    width: int = 432
+    objects: int = 1
+    every: int = 3
+    """Interval of memorising, for every rule."""
+    output: Path = RESULTS / "stream_growth.json"
+    """The plot goes beside it."""
+
+
+def run(memory: str, args: Arguments) -> dict[str, Any]:
+    """Streams all frames through one rule; one entry per push of `every` frames."""
+    compiled = []
+
+    def note(event: str, duration_secs: float, **_: Any) -> None:
+        if event == _COMPILING:
+            compiled.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    model, weights_from = load_or_create(args.model, memory=memory, every=args.every, size=None)
+    video, mask = moving_square(_LOOP, args.height, args.width, args.objects)
+    stream = rdejax.stream(model)
+    started = time.perf_counter()
+    stream.step(video[0], mask)
+    first_s = time.perf_counter() - started
+    names = ("frame", "ms_per_frame", "state_bytes", "resident_bytes", "compiling_call_s")
+    rows: dict[str, list[Any]] = {name: [] for name in names}
+    for at in track(range(1, args.frames, args.every), memory):
+        count = min(args.every, args.frames - at)
+        frames = video[np.arange(at, at + count) % _LOOP]
+        compiled.clear()
+        started = time.perf_counter()
+        stream.push(frames)
+        seconds = time.perf_counter() - started
+        rows["frame"].append(at + count)
+        rows["ms_per_frame"].append(None if compiled else 1000 * seconds / count)
+        rows["state_bytes"].append(stream.state_bytes)
+        rows["resident_bytes"].append(_resident_bytes())
+        rows["compiling_call_s"].append(seconds if compiled else 0.0)
+    return {
+        "memory": memory,
+        "model": args.model,
+        "weights": weights_from,
+        "size": [args.height, args.width],
+        "objects": args.objects,
+        "every": args.every,
+        "first_frame_s": first_s,
+        "peak_rss_bytes": peak_memory_bytes(),
+        "machine": machine(),
+        **rows,
+    }
+
+
+def _resident_bytes() -> int:
+    """What this process holds now; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * 4096
+
+
+def ends(values: list[float | None]) -> tuple[float, float]:
+    """Medians of the first and of the last tenth, without calls that compiled."""
+    steady = [value for value in values if value is not None]
+    share = max(1, len(steady) // 10)
+    return statistics.median(steady[:share]), statistics.median(steady[-share:])
+
+
+def print_table(runs: list[dict[str, Any]], frames: int) -> None:
+    """Start, end and ratio of time and size."""
+    table = Table(title=f"{frames} frames, first tenth -> last tenth")
+    for column in ("memory", "ms per frame", "ratio", "state MB", "resident MB", "compiling s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in runs:
+        before, after = ends(result["ms_per_frame"])
+        size = [value / 1e6 for value in (result["state_bytes"][0], result["state_bytes"][-1])]
+        resident = [value / 1e6 for value in ends(result["resident_bytes"])]
+        table.add_row(
+            result["memory"],
+            f"{before:.1f} -> {after:.1f}",
+            f"{after / before:.2f}",
+            f"{size[0]:.2f} -> {size[1]:.2f}",
+            f"{resident[0]:.0f} -> {resident[1]:.0f}",
+            f"{sum(result['compiling_call_s']):.1f}",
+        )
+    Console().print(table)
+
+
+def plot(runs: list[dict[str, Any]], path: Path) -> None:
+    """Two panels: time per frame and state size against the frame number."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    names = {"rde": "RDE (constant)", "bank": "growing bank"}
+    for result in runs:
+        label = names.get(result["memory"], result["memory"])
+        times = np.array(result["ms_per_frame"], float)  # None becomes NaN, a gap in the line
+        panels[0].plot(result["frame"], times, label=label, linewidth=1)
+        panels[1].plot(result["frame"], np.array(result["state_bytes"]) / 1e6, label=label)
+    first = runs[0]
+    size = f"{first['size'][1]}x{first['size'][0]}"
+    panels[0].set(title="time per frame", xlabel="frame", ylabel="ms", ylim=(0, None))
+    panels[1].set(title="state", xlabel="frame", ylabel="MB", ylim=(0, None))
+    panels[0].legend()
+    figure.suptitle(
+        f"{first['model']}, {size}, {first['objects']} object(s), a frame memorised every "
+        f"{first['every']}; {first['machine']['cores']} cores, {first['machine']['backend']}"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    print(f"wrote {path}")
+
+
+def main() -> None:
+    """Runs every rule, prints the table, writes JSON and the plot."""
+    args = tyro.cli(Arguments)
+    with cli_errors():
+        if args.frames < 4 * args.every + 1:
+            raise RdejaxError(f"frames={args.frames}: give at least {4 * args.every + 1}")
+        runs = []
+        for memory in args.memories:
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                runs.append(pool.submit(run, memory, args).result())
+        print_table(runs, args.frames)
+        write_results(args.output, {"runs": runs})
+        plot(runs, args.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

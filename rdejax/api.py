@@ -1,0 +1,131 @@
+"""Loading a model and segmenting a video that is in memory."""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rdejax.errors import RdejaxError
+from rdejax.models import System, create, names
+from rdejax.models.settings import Settings
+from rdejax.models.weights import FORMAT, load_into, read_weights
+from rdejax.slots import plan_layout
+from rdejax.stream import Stream
+
+
+def bundled() -> dict[str, Path]:
+    """Names and files of the weights that come with the package."""
+    folder = Path(str(resources.files("rdejax"))) / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _weights_file(name: str) -> Path:
+    known = bundled()
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.is_dir():
+        inside = path / "weights.safetensors"
+        if not inside.is_file():
+            raise RdejaxError(
+                f"{path}: a folder without weights.safetensors; give the work folder of a finished "
+                "training run, or a weights file"
+            )
+        return inside
+    if name in names():
+        raise RdejaxError(
+            f"no weights come with {name!r} (only with {', '.join(known) or 'none'}); convert the "
+            f"published ones with python -m rdejax.convert and give the resulting file"
+        )
+    if not path.exists():
+        raise RdejaxError(
+            f"{name}: no such model or weights file; models with weights: {', '.join(known)}"
+        )
+    return path
+
+
+def load_model(name_or_path: str, **settings: Any) -> System:
+    """A model with its weights, ready to segment.
+
+    Args:
+      name_or_path: name of bundled weights ("rde-lite"), a .safetensors file (as `train.py` and
+        `python -m rdejax.convert` write), the work folder of a training run, or a PyTorch .pth of a
+        published RDE or STCN network.
+      **settings: overrides: every, size, memory, pad, or a setting of the memory rule such as top_k
+        or strategy.
+
+    Returns:
+      The system; `segment_video` and `stream` take it.
+
+    Raises:
+      RdejaxError: no such model or file, weights that do not fit, NaN in weights, unknown settings.
+    """
+    path = _weights_file(str(name_or_path))
+    if path.suffix in (".pth", ".pt", ".pkl", ".tar"):
+        from rdejax.convert import convert_file
+
+        return convert_file(path, **settings)
+    arrays, metadata = read_weights(path)
+    if metadata.get("format") != FORMAT:
+        raise RdejaxError(
+            f"{path}: not weights of this library (no {FORMAT} mark); "
+            "convert PyTorch files with python -m rdejax.convert"
+        )
+    chosen = Settings.from_dict(json.loads(metadata["settings"]))
+    rule = chosen.memory
+    model = create(
+        metadata["arch"],
+        config=json.loads(metadata["config"]),
+        settings=chosen.override(**settings) if settings else chosen,
+    )
+    changed = model.settings.memory != rule or "strategy" in settings
+    load_into(model, arrays, source=str(path), ignore=("memory/",) if changed else ())
+    return model
+
+
+def stream(model: System, **options: Any) -> Stream:
+    """A video in progress, for videos of any length or live sources; see `Stream`."""
+    return Stream(model, **options)
+
+
+def segment_video(
+    model: System,
+    frames: np.ndarray,
+    first_mask: np.ndarray | Mapping[int, np.ndarray],
+    *,
+    return_probs: bool = False,
+    **options: Any,
+) -> np.ndarray:
+    """Masks of all frames from the mask of one frame, or of the frames where objects appear.
+
+    Args:
+      model: see `load_model`.
+      frames: uint8 [T, H, W, 3] RGB.
+      first_mask: id mask uint8 [H, W] of frame 0 (0 background), or masks by frame index.
+      return_probs: return probabilities instead.
+      **options: of `Stream`: size, chunk, max_objects.
+
+    Returns:
+      uint8 [T, H, W] ids, or with `return_probs` float32 [T, O + 1, H, W]: background, then the
+      objects by ascending id.
+
+    Raises:
+      RdejaxError: wrong shapes or types, no object in any mask, more objects than `max_objects`.
+    """
+    masks = first_mask if isinstance(first_mask, Mapping) else {0: first_mask}
+    masks = {int(t): np.asarray(mask) for t, mask in masks.items()}
+    seen: set[int] = set()
+    counts = []
+    for t in sorted(masks):
+        new = {int(i) for i in np.unique(masks[t])} - {0} - seen
+        seen |= new
+        counts += [len(new)] if new else []
+    if not counts:
+        raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")
+    video = Stream(model, layout=plan_layout(counts), **options)
+    if return_probs:
+        return video.push_probs(frames, masks)[1]
+    return video.push(frames, masks)

@@ -1,0 +1,140 @@
+"""The architectures whose public checkpoints can be converted, one entry each."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from rdejax.convert.names import Rule
+from rdejax.errors import RdejaxError
+
+StateDict = Mapping[str, np.ndarray]
+
+# Systems whose checkpoints are recognised, but not converted yet, and a name only they have.
+PLANNED = {
+    "swem": r"swem_core\..*",
+    "stm": r"Encoder_M\..*",
+    "xmem": r"key_proj\.[de]_proj\..*",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arch:
+    """How one system's public checkpoints look.
+
+    Attributes:
+      system: name of the system here.
+      rules: from our paths to PyTorch names, see `names.targets`.
+      config: sizes of the networks, read off the state dict.
+      settings: settings that change the weights, read off the state dict.
+    """
+
+    system: str
+    rules: tuple[Rule, ...]
+    config: Callable[[StateDict], dict[str, Any]]
+    settings: Callable[[StateDict], dict[str, Any]]
+
+
+RESNET_RULES: tuple[Rule, ...] = (
+    (r"/downsample/conv$", "/downsample/0"),
+    (r"/downsample/bn$", "/downsample/1"),
+)
+_BODY: tuple[Rule, ...] = (
+    (r"^key_encoder/layer1/", "key_encoder/res2/"),
+    (r"^key_proj$", "key_proj/key_proj"),
+    (r"^value_encoder/trunk/", "value_encoder/"),
+    (r"^value_encoder/(block\d|attention)\b", r"value_encoder/fuser/\1"),
+    (r"/attention/mlp1$", "/attention/ChannelGate/mlp/1"),
+    (r"/attention/mlp2$", "/attention/ChannelGate/mlp/3"),
+    (r"/attention/spatial$", "/attention/SpatialGate/spatial/conv"),
+    *RESNET_RULES,
+)
+_SAM: tuple[Rule, ...] = (
+    (r"^memory/compress_(key|value)/squeeze$", r"mem_compress/compress_\1"),
+    (r"^memory/compress_(key|value)/", r"mem_compress/\1_encoder/"),
+    (r"/non_local/(phi|g)$", r"/non_local/\1/0"),
+    (r"/non_local/out$", "/non_local/W"),
+    (r"/se_blocks/(\d+)/squeeze$", r"/se_block/\1/ses/fc/0"),
+    (r"/se_blocks/(\d+)/excite$", r"/se_block/\1/ses/fc/2"),
+    (r"/se_blocks/", "/se_block/"),
+    (r"/aspp/branches/(\d)$", lambda m: f"/conv1/aspp{int(m[1]) + 1}/atrous_conv"),
+    (r"/aspp/join$", "/conv1/conv1"),
+)
+
+
+def _width(state_dict: StateDict, name: str, published: int) -> int:
+    array = state_dict.get(name)
+    return published if array is None or array.ndim == 0 else array.shape[0]
+
+
+def _body_config(state_dict: StateDict) -> dict[str, Any]:
+    bottleneck = any(re.match(r"key_encoder\..*\.conv3\.", name) for name in state_dict)
+    first = state_dict.get("value_encoder.conv1.weight")
+    return {
+        "key_depth": 50 if bottleneck else 18,
+        "key_channels": _width(state_dict, "key_proj.key_proj.weight", 64),
+        "value_channels": _width(state_dict, "key_comp.weight", 512),
+        "single_object": first is not None and first.ndim == 4 and first.shape[1] == 4,
+    }
+
+
+def _sam_settings(state_dict: StateDict) -> dict[str, Any]:
+    pattern = re.compile(r"mem_compress\.\w+_encoder\.se_block\.(\d+)\.")
+    blocks = [int(match[1]) for name in state_dict if (match := pattern.match(name))]
+    # Nothing of the compressor there: the published one is what is missing.
+    has_sam = any(name.startswith("mem_compress.") for name in state_dict)
+    aspp = any(re.match(r"mem_compress\.\w+_encoder\.conv1\.", name) for name in state_dict)
+    return {"repeat": max(blocks, default=-1) + 1, "aspp": aspp or not has_sam}
+
+
+ARCHS = {
+    "rde": Arch("rde", (*_BODY, *_SAM), _body_config, _sam_settings),
+    "stcn": Arch("stcn", _BODY, _body_config, lambda state_dict: {}),
+}
+
+
+def widen_masks(state_dict: StateDict) -> dict[str, np.ndarray]:
+    """The state dict of a single-object network, made to take the sum of other objects' masks.
+
+    The fifth input channel of the value encoder is zero, as for inference in the original.
+    """
+    name = "value_encoder.conv1.weight"
+    kernel = state_dict[name]
+    return {**state_dict, name: np.pad(kernel, ((0, 0), (0, 1), (0, 0), (0, 0)))}
+
+
+def find_arch(name: str) -> Arch:
+    """The architecture called `name`.
+
+    Raises:
+      RdejaxError: it is not known, or not supported yet.
+    """
+    if name in ARCHS:
+        return ARCHS[name]
+    state = "is not supported yet" if name in PLANNED else "is not known"
+    raise RdejaxError(f"--arch {name} {state}; choose one of {', '.join(ARCHS)}")
+
+
+def detect_arch(names: Collection[str], source: str) -> str:
+    """The architecture that parameter names tell of.
+
+    Raises:
+      RdejaxError: none, or one that is not supported yet.
+    """
+    for name, pattern in PLANNED.items():
+        if any(re.fullmatch(pattern, n) for n in names):
+            raise RdejaxError(
+                f"{source}: looks like a checkpoint of {name}, which is not supported yet; "
+                f"give one of {', '.join(ARCHS)}"
+            )
+    if any(n.startswith("mem_compress.") for n in names):
+        return "rde"
+    if any(n.startswith("key_encoder.res2.") for n in names):
+        return "stcn"
+    some = ", ".join(list(names)[:3]) or "none"
+    raise RdejaxError(
+        f"{source}: not a network that is known here (parameters: {some}, ...); "
+        f"give a checkpoint of {' or '.join(ARCHS)}"
+    )

@@ -1,0 +1,1 @@
+"""Training data: static images become short clips with exact masks."""

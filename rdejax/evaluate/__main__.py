@@ -1,0 +1,62 @@
+"""Command line: `python -m rdejax.evaluate --dataset davis2016 --root DIR --results OUT`."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rdejax.errors import cli_errors
+from rdejax.evaluate.davis import evaluate
+from rdejax.evaluate.measures import DEFAULT_TOLERANCE
+from rdejax.evaluate.tables import print_table, write_files
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Scores result masks as the DAVIS benchmark does: J, F and their statistics.
+
+    Prints a table and writes results.json, global_results-<split>.csv and
+    per-sequence_results-<split>.csv. The first and the last frame of a sequence do not count.
+    """
+
+    dataset: Literal["davis2016", "davis2017", "folder"]
+    """davis2016: all objects as one; davis2017: each object; folder: each id, from its first frame
+    on."""
+    root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Top folder of the data set, which holds Annotations/."""
+    results: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder with <sequence>/<frame>.png."""
+    split: str = "val"
+    """Name of the list in ImageSets/."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where the files go; the results folder unless given."""
+    workers: int | None = None
+    """Threads; one per core unless given."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses `argv` (the process's own by default), scores, prints and writes."""
+    args = tyro.cli(Arguments, args=argv, prog="python -m rdejax.evaluate")
+    with cli_errors():
+        started = time.perf_counter()
+        scores = evaluate(args.dataset, args.root, args.results, args.split, args.workers)
+        seconds = time.perf_counter() - started
+        settings: dict[str, object] = {
+            "dataset": args.dataset,
+            "split": args.split,
+            "root": str(args.root),
+            "results": str(args.results),
+            "boundary_tolerance": DEFAULT_TOLERANCE,
+            "first_and_last_frame": "left out",
+            "frames": sum(len(score.frames) for score in scores.objects),
+            "seconds": round(seconds, 3),
+        }
+        path = write_files(scores, args.output or args.results, args.split, settings)
+        print_table(scores, f"{args.dataset} {args.split}")
+        print(f"{len(scores.objects)} objects in {seconds:.1f} s; wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

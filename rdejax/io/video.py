@@ -1,0 +1,356 @@
+"""Frames in: one interface over video files and folders of images.
+
+    source = open_frames("clip.mp4")          # or a folder of images
+    for name, frame in source: ...            # uint8 [H, W, 3] RGB, decoded one by one
+
+Video files are decoded from front to back and never seeked, because seeking and frame counts are
+unreliable in several containers. Rotation stored in the file is applied once, here.
+"""
+
+import abc
+import contextlib
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from rdejax.datasets import FRAME_SUFFIXES, list_files
+from rdejax.errors import RdejaxError
+
+Frame = UInt8[np.ndarray, "h w 3"]
+
+
+class FrameSource(abc.ABC):
+    """Frames of one video, in order.
+
+    Attributes:
+      path: the file or folder, as given.
+      names: one name per frame; the stems of the images, or 00000, 00001, ... for a video file. For
+        a video file their number is what the file promises: iteration may end a little earlier.
+      size: (H, W) of every frame.
+      fps: frames per second, or None where that is unknown.
+    """
+
+    path: Path
+    names: Sequence[str]
+    size: tuple[int, int]
+    fps: Fraction | None
+
+    @abc.abstractmethod
+    def frames(self, start: int = 0) -> Generator[tuple[str, Frame], None, None]:
+        """Yields (name, frame) from frame number `start` on, decoding lazily.
+
+        Raises:
+          RdejaxError: a frame is unreadable or its size differs from the first one's.
+        """
+
+    @abc.abstractmethod
+    def fingerprint(self) -> dict[str, object]:
+        """What tells this source from a changed one, cheaply; for resuming."""
+
+    def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        return self.frames()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class FolderFrames(FrameSource):
+    """A folder of images, one per frame, in natural order of their names (2 before 10)."""
+
+    def __init__(self, path: str | Path, files: Sequence[Path] | None = None):
+        """Lists the images and reads the first one for the size.
+
+        Args:
+          path: the folder.
+          files: the images, where they are known already; None lists the folder.
+
+        Raises:
+          RdejaxError: no images, two images of one name, or an unreadable first image.
+        """
+        self.path = Path(path)
+        self.files = list(files) if files is not None else list_files(self.path, FRAME_SUFFIXES)
+        if not self.files:
+            raise RdejaxError(
+                f"{path}: no images in this folder; frames must be {', '.join(FRAME_SUFFIXES)}"
+            )
+        self.names = [file.stem for file in self.files]
+        seen: dict[str, Path] = {}
+        for file in self.files:
+            other = seen.setdefault(file.stem, file)
+            if other != file:
+                raise RdejaxError(
+                    f"{file}: a frame of the same name exists ({other.name}), so their masks would "
+                    "overwrite each other; keep one of the two"
+                )
+        self.fps = None
+        height, width = read_image(self.files[0]).shape[:2]
+        self.size = (height, width)
+
+    def frames(self, start: int = 0) -> Generator[tuple[str, Frame], None, None]:
+        """See `FrameSource.frames`."""
+        for name, file in zip(self.names[start:], self.files[start:], strict=True):
+            frame = read_image(file)
+            if frame.shape[:2] != self.size:
+                raise RdejaxError(
+                    f"{file}: the frame is {_size_text(frame.shape[:2])} but the first one "
+                    f"({self.files[0].name}) is {_size_text(self.size)}; all frames of a video "
+                    "must have one size"
+                )
+            yield name, frame
+
+    def fingerprint(self) -> dict[str, object]:
+        """See `FrameSource.fingerprint`."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            status = file.stat()
+            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        return {"name": self.path.name, "frames": len(self), "digest": digest.hexdigest()[:16]}
+
+
+class VideoFrames(FrameSource):
+    """A video file, decoded by PyAV."""
+
+    def __init__(self, path: str | Path, *, allow_damaged: bool = False):
+        """Reads through the file once without decoding, to count frames and find a cut-off end.
+
+        Args:
+          path: the file.
+          allow_damaged: take what can be decoded of a damaged file instead of raising.
+
+        Raises:
+          RdejaxError: not a readable video, no video stream, or a truncated file.
+        """
+        self.path = Path(path)
+        self._allow_damaged = allow_damaged
+        expected = self._scan()
+        width = max(5, len(str(expected - 1)))
+        self.names = [f"{index:0{width}d}" for index in range(expected)]
+        with contextlib.closing(self.frames()) as frames:
+            _, first = next(frames)
+        self.size = (first.shape[0], first.shape[1])
+
+    def frames(self, start: int = 0) -> Generator[tuple[str, Frame], None, None]:
+        """See `FrameSource.frames`. Frames before `start` are decoded too, but not converted."""
+        width = len(self.names[0])
+        size = None
+        count = 0
+        clean = False
+        for picture in self._decode():
+            rotation = round(picture.rotation / 90) % 4
+            now = (picture.height, picture.width)
+            now = now[::-1] if rotation % 2 else now
+            size = size or now
+            name = f"{count:0{width}d}"
+            if now != size:
+                raise RdejaxError(
+                    f"{self.path}: frame {name} is {_size_text(now)} but the first one is "
+                    f"{_size_text(size)}; re-encode the video to one size"
+                )
+            # Before the first key frame pictures may be incomplete; later it means lost data, of
+            # which some containers (Matroska) say nothing else.
+            if picture.is_corrupt and clean and not self._allow_damaged:
+                raise self._truncated(f"frame {name} is incomplete")
+            clean = clean or not picture.is_corrupt
+            count += 1
+            if count > start:
+                array = picture.to_ndarray(format="rgb24")
+                # frame.rotation counts counter-clockwise, as np.rot90 does.
+                yield name, np.ascontiguousarray(np.rot90(array, rotation)) if rotation else array
+        if not count:
+            raise RdejaxError(
+                f"{self.path}: no frame could be decoded; the video is damaged, or its kind is "
+                "unknown here"
+            )
+
+    def fingerprint(self) -> dict[str, object]:
+        """See `FrameSource.fingerprint`."""
+        status = self.path.stat()
+        return {
+            "name": self.path.name,
+            "frames": len(self),
+            "bytes": status.st_size,
+            "modified": status.st_mtime_ns,
+        }
+
+    def _decode(self):
+        """Yields decoded PyAV frames; errors become sentences."""
+        from av.error import EOFError as EndOfFile
+        from av.error import FFmpegError
+
+        count = 0
+        with _open_container(self.path) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            packets = container.demux(stream)
+            while True:
+                try:
+                    packet = next(packets)
+                    # A packet cut short would take the frames before it along when decoded.
+                    damaged = packet.is_corrupt and self._allow_damaged
+                    pictures = [] if damaged else packet.decode()
+                except (StopIteration, EndOfFile):
+                    return
+                except FFmpegError as error:
+                    # Recordings cut out of a broadcast start between key frames: skip to the first.
+                    if self._allow_damaged or (count == 0 and not isinstance(error, OSError)):
+                        continue
+                    raise self._truncated(
+                        f"decoding failed after frame {count - 1} ({error.strerror})"
+                    ) from None
+                for picture in pictures:
+                    count += 1
+                    yield picture
+
+    def _scan(self) -> int:
+        """Counts the frames the packets promise and compares them with what the header promises."""
+        from av.error import FFmpegError
+
+        packets = shown = 0
+        corrupt = False
+        first = last = None
+        with _open_container(self.path) as container:
+            stream = container.streams.video[0]
+            self.fps = stream.average_rate or stream.guessed_rate or None
+            try:
+                for packet in container.demux(stream):
+                    if not packet.size:
+                        continue
+                    packets += 1
+                    shown += not packet.is_discard
+                    corrupt |= packet.is_corrupt
+                    if packet.pts is not None:
+                        end = packet.pts + (packet.duration or 0)
+                        first = packet.pts if first is None else min(first, packet.pts)
+                        last = end if last is None else max(last, end)
+            except FFmpegError as error:
+                if not self._allow_damaged:
+                    what = f"reading failed after {packets} frames ({error.strerror})"
+                    raise self._truncated(what) from None
+            promised = stream.frames
+            seconds = _promised_seconds(container, stream)
+            got = None
+            if first is not None and last is not None and stream.time_base is not None:
+                got = float((last - first) * stream.time_base)
+        if not packets:
+            raise RdejaxError(f"{self.path}: the video stream is empty; check the file")
+        if self._allow_damaged:
+            return max(shown, 1)
+        if packets < promised:
+            raise self._truncated(f"it ends after {packets} of {promised} frames")
+        if corrupt:
+            raise self._truncated(f"one of its {packets} frames is incomplete")
+        if seconds and got and self.fps and got < seconds - 1.5 / float(self.fps):
+            raise self._truncated(f"it ends after {got:.2f} of {seconds:.2f} seconds")
+        return max(shown, 1)
+
+    def _truncated(self, what: str) -> RdejaxError:
+        return RdejaxError(
+            f"{self.path}: the video is truncated or damaged, {what}; copy or record it again, or "
+            "pass --allow-damaged to segment the part that can be read"
+        )
+
+
+def open_frames(path: str | Path, *, allow_damaged: bool = False) -> FrameSource:
+    """Opens a video file or a folder of images.
+
+    Args:
+      path: a folder of images (one per frame) or a video file.
+      allow_damaged: for a damaged video file, take what can be decoded.
+
+    Raises:
+      RdejaxError: missing, unreadable, empty or truncated.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return FolderFrames(path)
+    if not path.exists():
+        raise RdejaxError(f"{path}: no such file or folder; give a video or a folder of frames")
+    if path.suffix.lower() in FRAME_SUFFIXES:
+        raise RdejaxError(
+            f"{path}: this is a single image; give a video file or the folder that holds the frames"
+        )
+    return VideoFrames(path, allow_damaged=allow_damaged)
+
+
+def read_image(path: str | Path) -> Frame:
+    """Reads one image as uint8 [H, W, 3] RGB.
+
+    Greyscale and palette images are expanded, alpha is dropped, 16-bit grey is scaled to 8 bits and
+    an EXIF orientation is applied.
+
+    Raises:
+      RdejaxError: missing, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode.startswith("I"):
+                grey = np.asarray(image).astype(np.int64)
+                image = Image.fromarray((np.clip(grey, 0, 65535) // 257).astype(np.uint8))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise RdejaxError(f"{path}: no such file") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow reports broken files by all of these (SyntaxError: a broken PNG).
+        raise RdejaxError(
+            f"{path}: unreadable or truncated image ({_short(error)}); write the file again"
+        ) from None
+
+
+def _open_container(path: Path):
+    import av
+    from av.error import FFmpegError
+
+    try:
+        container = av.open(str(path))
+    except FFmpegError as error:
+        if _is_mp4(path):
+            raise RdejaxError(
+                f"{path}: the video is truncated or damaged, its index (moov) is missing; copy or "
+                "record it again"
+            ) from None
+        raise RdejaxError(
+            f"{path}: not a readable video ({error.strerror or error}); check that it plays"
+        ) from None
+    if not container.streams.video:
+        container.close()
+        raise RdejaxError(f"{path}: there is no video stream in this file; give a video")
+    return container
+
+
+def _is_mp4(path: Path) -> bool:
+    """Whether a file begins as MP4 and MOV files do, which keep their index at the end."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(8)[4:] == b"ftyp"
+    return False
+
+
+def _promised_seconds(container, stream) -> float | None:
+    """Length of the video stream as its header states it, or None where it does not.
+
+    The container's own duration counts only when no other stream (often longer) is inside. MPEG-TS
+    has no header: its duration is estimated from the end of the file and promises nothing.
+    """
+    text = stream.metadata.get("DURATION", "")
+    parts = text.split(":")
+    if len(parts) == 3:
+        try:
+            return float(parts[0]) * 3600 + float(parts[1]) * 60 + float(parts[2])
+        except ValueError:
+            return None
+    if "matroska" in container.format.name and len(container.streams) == 1 and container.duration:
+        return container.duration / 1_000_000
+    return None
+
+
+def _size_text(size: tuple[int, ...]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

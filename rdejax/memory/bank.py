@@ -1,0 +1,115 @@
+"""The growing bank: every memorised frame is kept (STM, Oh et al. 2019; STCN, Cheng et al. 2021)."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from rdejax.memory.affinity import read_out
+from rdejax.memory.protocol import Masks, MemoryRule
+from rdejax.memory.registry import register
+
+
+@flax.struct.dataclass
+class BankState:
+    """Frames in the order they were written; slots from `count` on are empty.
+
+    Attributes:
+      key: [t, h, w, ck] for a capacity of t frames.
+      value: [o, t, h, w, cv].
+      count: frames written.
+    """
+
+    key: Float[Array, "t h w ck"]
+    value: Float[Array, "o t h w cv"]
+    count: Int[Array, ""]
+
+
+@register("bank")
+class BankMemory(MemoryRule):
+    """Appends the key and value of each memorised frame; frames stay distinguishable.
+
+    The capacity grows in buckets (doubling) between compiled calls, so a video of T memorised frames
+    compiles log2(T) times and not T times. With `max_frames` the bank is bounded: the first frame
+    stays and the oldest other frame makes room (a departure from the papers, which let it grow).
+
+    Args:
+      key_channels: unused, the bank takes any width.
+      value_channels: unused.
+      top_k: memory positions kept per query position; None for the full softmax.
+      similarity: "l2", "dot" or "cosine".
+      max_frames: most frames kept, or None for no bound.
+      rngs: unused, nothing is learned.
+    """
+
+    def __init__(
+        self,
+        *,
+        key_channels: int,
+        value_channels: int,
+        rngs: nnx.Rngs,
+        top_k: int | None = 40,
+        similarity: str = "l2",
+        max_frames: int | None = None,
+    ):
+        del key_channels, value_channels, rngs
+        self.top_k = top_k
+        self.similarity = similarity
+        self.max_frames = max_frames
+
+    def init(self, key: Array, value: Array, masks: Masks) -> BankState:
+        """A bank of one frame."""
+        del masks
+        return BankState(key=key[None], value=value[:, None], count=jnp.ones((), jnp.int32))
+
+    def read(self, state: BankState, query: Array) -> tuple[Array, BankState]:
+        """Attention over all positions of all written frames."""
+        frames, h, w, ck = state.key.shape
+        o, cv = state.value.shape[0], state.value.shape[-1]
+        multiplicity = jnp.repeat((jnp.arange(frames) < state.count).astype(jnp.int32), h * w)
+        readout = read_out(
+            query,
+            state.key.reshape(frames * h * w, ck),
+            state.value.reshape(o, frames * h * w, cv),
+            multiplicity,
+            top_k=self.top_k,
+            similarity_name=self.similarity,
+        )
+        return readout, state
+
+    def write(self, state: BankState, key: Array, value: Array, masks: Masks) -> BankState:
+        """Appends the frame; a full bounded bank overwrites its oldest frame but the first."""
+        del masks
+        frames = state.key.shape[0]
+        over = jnp.maximum(state.count - frames, 0)
+        ring = 1 + over % max(frames - 1, 1)
+        slot = jnp.where(state.count < frames, state.count, jnp.minimum(ring, frames - 1))
+        return BankState(
+            key=jax.lax.dynamic_update_index_in_dim(state.key, key, slot, 0),
+            value=jax.lax.dynamic_update_index_in_dim(state.value, value, slot, 1),
+            count=state.count + 1,
+        )
+
+    def capacity(self, writes: int) -> int:
+        """Frames to make room for: the next power of two, at least 4, at most `max_frames`."""
+        bucket = max(4, 1 << writes.bit_length())
+        return bucket if self.max_frames is None else max(2, min(bucket, self.max_frames))
+
+    def room(self, state: BankState) -> int:
+        """Frames the arrays hold."""
+        return state.key.shape[0]
+
+    def reserve(self, state: Any, capacity: int) -> BankState:
+        """Pads the frame axis with empty frames up to `capacity`."""
+        extra = capacity - state.key.shape[0]
+        if extra <= 0:
+            return state
+        none = (0, 0)
+        return BankState(
+            key=jnp.pad(state.key, ((0, extra), none, none, none)),
+            value=jnp.pad(state.value, (none, (0, extra), none, none, none)),
+            count=state.count,
+        )

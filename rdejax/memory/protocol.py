@@ -1,0 +1,100 @@
+"""The contract of a memory rule, documented once.
+
+A rule holds settings and, if it learns anything, Flax modules. It never holds state: the state is a
+pytree of static shapes that goes in and comes out of three pure functions. A rule sees the objects
+of one *group*: those whose first mask came in the same frame, so that they share every key. (A
+video whose objects enter at several times has several groups; `rdejax.models.base` maps a rule
+over them, and a rule never notices.)
+
+Writing one: subclass `MemoryRule`, decorate the class with `rdejax.memory.registry.register("name")`
+and put the file into `rdejax/memory/`, or anywhere else and name the file itself
+(`--memory path/to/file.py`). No other file has to change.
+"""
+
+from typing import Any
+
+import flax.struct
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+@flax.struct.dataclass
+class Masks:
+    """Masks of the objects of a group at the frame's (padded) resolution.
+
+    Attributes:
+      soft: [o, H, W] float32 in [0, 1], probabilities after soft aggregation.
+      hard: [o, H, W] float32, 1 where the object wins the argmax over all objects and background.
+    """
+
+    soft: Float[Array, "o H W"]
+    hard: Float[Array, "o H W"]
+
+
+class MemoryRule(nnx.Module):
+    """Base of all memory rules: `init`, `read`, `write`, and capacity for rules that grow.
+
+    Subclasses take the keyword arguments `key_channels`, `value_channels` and `rngs`, and their own
+    settings as further keywords with defaults: those are what `load_model(..., name=value)` and the
+    command lines may override. A rule that needs nothing of these can ignore them.
+
+    In all methods: `h`, `w` is the stride-16 grid; `o` the object slots of the group, some of which
+    may be padding, so a rule must treat every slot alike and independently; `ck`, `cv` the widths of
+    keys and values. For systems whose keys have parts (XMem's shrinkage and selection) `key` is the
+    pytree the system's key projection returns.
+    """
+
+    def init(self, key: Any, value: Float[Array, "o h w cv"], masks: Masks) -> Any:
+        """State after the group's first frame.
+
+        Args:
+          key: [h, w, ck], key of the frame in which the objects have their first mask.
+          value: [o, h, w, cv].
+          masks: the given masks.
+
+        Returns:
+          The state: a pytree whose shapes and dtypes no later `write` may change.
+        """
+        raise NotImplementedError
+
+    def read(self, state: Any, query: Any) -> tuple[Float[Array, "n o h w c"], Any]:
+        """Reads the memory for `n` frames that share it.
+
+        Args:
+          state: the rule's state.
+          query: [n, h, w, ck], keys of the frames.
+
+        Returns:
+          Readout [n, o, h, w, cv (or more)] and the state, for rules that count usage; others
+          return it unchanged.
+        """
+        raise NotImplementedError
+
+    def write(self, state: Any, key: Any, value: Float[Array, "o h w cv"], masks: Masks) -> Any:
+        """State after memorising a frame.
+
+        Args:
+          state: the rule's state.
+          key: [h, w, ck].
+          value: [o, h, w, cv].
+          masks: the predicted (or given) masks of that frame.
+        """
+        raise NotImplementedError
+
+    def capacity(self, writes: int) -> int | None:
+        """Capacity (in whatever unit `reserve` takes) that holds the first frame and `writes` more.
+
+        None, the default, says that the state never grows. Growing rules return few different
+        numbers (buckets), because every new one means a new compilation.
+        """
+        del writes
+        return None
+
+    def room(self, state: Any) -> int:
+        """Capacity that `state` has now, from its shapes; only growing rules need it."""
+        raise NotImplementedError
+
+    def reserve(self, state: Any, capacity: int) -> Any:
+        """The same state with room for `capacity`; only growing rules need it."""
+        del capacity
+        return state

@@ -1,0 +1,77 @@
+"""RDE-VOS and STCN at their published sizes: one body, two memories."""
+
+from typing import Any
+
+from flax import nnx
+
+from rdejax.memory.registry import make_rule
+from rdejax.models.base import System
+from rdejax.models.registry import register
+from rdejax.models.settings import Settings
+from rdejax.nn.decoder import Decoder
+from rdejax.nn.encoders import KeyProjection, ValueEncoder
+from rdejax.nn.layers import Conv
+from rdejax.nn.resnet import ResNetTrunk
+
+
+@register("rde")
+class RDE(System):
+    """RDE-VOS (Li et al., CVPR 2022): the STCN body with a constant-size memory.
+
+    ResNet-50 key encoder, ResNet-18 value encoder with CBAM fusion, keys of 64 and values of 512
+    channels; `settings.memory` chooses what is remembered.
+
+    Args:
+      settings: inference settings.
+      key_depth: depth of the key encoder's ResNet (50 published, 18).
+      key_channels: width of keys.
+      value_channels: width of values and of the query's own value.
+      single_object: value encoder without the "other objects" channel (static-image stage).
+      rngs: for the initial weights.
+    """
+
+    name = "rde"
+    default_settings = Settings(
+        every=3, memory="rde", memory_settings=(("strategy", "2F+L+RDE"), ("top_k", 40))
+    )
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        key_depth: int = 50,
+        key_channels: int = 64,
+        value_channels: int = 512,
+        single_object: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.settings = settings
+        self.config: tuple[tuple[str, Any], ...] = (
+            ("key_channels", key_channels),
+            ("key_depth", key_depth),
+            ("single_object", single_object),
+            ("value_channels", value_channels),
+        )
+        self.key_encoder = ResNetTrunk(key_depth, rngs=rngs)
+        c4, c8, c16 = self.key_encoder.channels
+        self.key_proj = KeyProjection(c16, key_channels, rngs=rngs)
+        self.key_comp = Conv(c16, value_channels, 3, rngs=rngs)
+        self.value_encoder = ValueEncoder(
+            c16, value_channels, single_object=single_object, rngs=rngs
+        )
+        self.decoder = Decoder(2 * value_channels, (c8, c4), rngs=rngs)
+        self.memory = make_rule(
+            settings.memory,
+            key_channels=key_channels,
+            value_channels=value_channels,
+            rngs=rngs,
+            **dict(settings.memory_settings),
+        )
+
+
+@register("stcn")
+class STCN(RDE):
+    """STCN (Cheng et al., NeurIPS 2021): the same body with a bank of every fifth frame."""
+
+    name = "stcn"
+    default_settings = Settings(every=5, memory="bank", memory_settings=(("top_k", 20),))

@@ -1,0 +1,73 @@
+"""Systems by name."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+
+from rdejax.errors import RdejaxError
+from rdejax.models.base import System
+from rdejax.models.settings import Settings
+
+_SYSTEMS: dict[str, type[System]] = {}
+
+
+def register(name: str) -> Callable[[type[System]], type[System]]:
+    """Class decorator: makes a `System` known by `name`."""
+
+    def decorate(system: type[System]) -> type[System]:
+        _SYSTEMS[name] = system
+        return system
+
+    return decorate
+
+
+def _import_all() -> None:
+    import rdejax.models as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def names() -> tuple[str, ...]:
+    """Names of all systems."""
+    _import_all()
+    return tuple(sorted(_SYSTEMS))
+
+
+def find_system(name: str) -> type[System]:
+    """The class registered as `name`.
+
+    Raises:
+      RdejaxError: no such system; names the known ones.
+    """
+    _import_all()
+    if name not in _SYSTEMS:
+        raise RdejaxError(f"system {name!r} is unknown; choose one of {', '.join(names())}")
+    return _SYSTEMS[name]
+
+
+def create(
+    name: str,
+    *,
+    seed: int = 0,
+    config: dict[str, Any] | None = None,
+    settings: Settings | None = None,
+    **overrides: Any,
+) -> System:
+    """A system with random weights.
+
+    Args:
+      name: see `names`.
+      seed: of the initial weights.
+      config: sizes of its networks, as keywords of its constructor; default: the published ones.
+      settings: inference settings; default: the system's own.
+      **overrides: changes to the settings, see `Settings.override`.
+    """
+    system = find_system(name)
+    chosen = settings or system.default_settings
+    if overrides:
+        chosen = chosen.override(**overrides)
+    return system(settings=chosen, rngs=nnx.Rngs(seed), **(config or {}))

@@ -1,0 +1,74 @@
+"""How a system is run, as opposed to what it learned."""
+
+import dataclasses
+from typing import Any
+
+from rdejax.errors import RdejaxError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Inference settings; every one can be overridden when a model is loaded.
+
+    Attributes:
+      every: memorise every n-th frame (theta of the RDE paper: 3 on DAVIS, 4 on YouTube-VOS).
+      size: shorter side, in pixels, that frames are resized to before the network; None keeps the
+        source's. Masks always come back at the source's size.
+      memory: name of the memory rule, or a Python file that registers one.
+      memory_settings: the rule's settings as sorted (name, value) pairs; others keep its defaults.
+      pad: sides are padded to multiples of this (a multiple of 16). Larger values mean fewer
+        different shapes, so fewer compilations over a mixed set of videos.
+    """
+
+    every: int = 3
+    size: int | None = None
+    memory: str = "rde"
+    memory_settings: tuple[tuple[str, Any], ...] = ()
+    pad: int = 16
+
+    def __post_init__(self):
+        if self.every < 1:
+            raise RdejaxError(f"every={self.every}: give 1 (memorise each frame) or more")
+        if self.size is not None and self.size < 16:
+            raise RdejaxError(f"size={self.size}: the shorter side must be at least 16 pixels")
+        if self.pad < 16 or self.pad % 16:
+            raise RdejaxError(f"pad={self.pad}: give a positive multiple of 16")
+
+    def override(self, **changes: Any) -> "Settings":
+        """These settings with changes; what is no field here is a setting of the memory rule.
+
+        Changing the rule drops the old rule's settings except those the new one shares.
+
+        Raises:
+          RdejaxError: a setting that neither this class nor the rule has.
+        """
+        from rdejax.memory.registry import rule_settings
+
+        own = {f.name for f in dataclasses.fields(self)} - {"memory_settings"}
+        memory = changes.get("memory") or self.memory
+        known = rule_settings(memory)
+        rule = {k: v for k, v in dict(self.memory_settings).items() if k in known}
+        for name, value in changes.items():
+            if name in own:
+                continue
+            if name not in known:
+                have = ", ".join(sorted(own | set(known)))
+                raise RdejaxError(f"setting {name!r} is unknown; with memory {memory!r} use {have}")
+            if name == "top_k" and value is not None and value < 1:
+                raise RdejaxError(f"top_k={value}: give 1 or more, or None for the full softmax")
+            rule[name] = value
+        return dataclasses.replace(
+            self,
+            **{k: v for k, v in changes.items() if k in own},
+            memory_settings=tuple(sorted(rule.items())),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dictionary, for JSON."""
+        return {**dataclasses.asdict(self), "memory_settings": dict(self.memory_settings)}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Settings":
+        """Inverse of `as_dict`."""
+        rule = tuple(sorted(values.get("memory_settings", {}).items()))
+        return Settings(**{**values, "memory_settings": rule})

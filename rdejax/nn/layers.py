@@ -1,0 +1,194 @@
+"""The layers all networks are made of: convolution, frozen batch norm, residual block, resizing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+# The usual start of convolutions trained from scratch: uniform, variance 1 / (3 fan_in).
+_DEFAULT_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Frozen(nnx.Variable):
+    """A weight that training never changes: not an `nnx.Param`, so it gets no gradient."""
+
+
+class Conv(nnx.Conv):
+    """Convolution with symmetric zero padding.
+
+    `kernel` is [*kernel, cin, cout]: HWIO in two dimensions, THWIO in three; `bias` is [cout].
+
+    Args:
+      cin: input channels.
+      cout: output channels.
+      kernel: size, one integer for a square of two dimensions.
+      stride: step, the same in every dimension.
+      padding: zeros added on either side, per dimension or for all; by default the size stays the
+        same at stride 1 (for odd kernels).
+      dilation: distance of kernel taps, the same in every dimension.
+      bias: whether there is a bias.
+      kernel_init: initial kernel.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int | Sequence[int],
+        *,
+        stride: int = 1,
+        padding: int | Sequence[int] | None = None,
+        dilation: int = 1,
+        bias: bool = True,
+        kernel_init: Any = _DEFAULT_INIT,
+        rngs: nnx.Rngs,
+    ):
+        size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
+        if padding is None:
+            padding = tuple(k // 2 * dilation for k in size)
+        elif isinstance(padding, int):
+            padding = (padding,) * len(size)
+        steps, pads = (stride,) * len(size), tuple((p, p) for p in padding)
+        dilations = (dilation,) * len(size)
+        # The arguments of `lax.conv_general_dilated`, for `split`.
+        self._window = (steps, pads, None, dilations)
+        super().__init__(
+            cin,
+            cout,
+            size,
+            strides=steps,
+            padding=pads,
+            kernel_dilation=dilations,
+            use_bias=bias,
+            kernel_init=kernel_init,
+            rngs=rngs,
+        )
+
+    def split(
+        self, x: Float[Array, "n o h w c"], shared: Float[Array, "n h w d"]
+    ) -> Float[Array, "n o i j e"]:
+        """The convolution of `x` with `shared` appended to the channels of every object.
+
+        Convolution is linear in its input, so the part of `shared` is computed once per image:
+        conv(concat(x, s)) = conv_x(x) + conv_s(s). Two dimensions only.
+        """
+        c = x.shape[-1]
+        kernel = self.kernel[...]
+        n, o = x.shape[:2]
+        own = self._plain(x.reshape(n * o, *x.shape[2:]), kernel[:, :, :c])
+        common = self._plain(shared, kernel[:, :, c:])
+        if self.bias is not None:
+            common = common + self.bias[...].astype(common.dtype)
+        return own.reshape(n, o, *own.shape[1:]) + common[:, None]
+
+    def _plain(self, x: Array, kernel: Array) -> Array:
+        x, kernel = self.promote_dtype((x, kernel), dtype=self.dtype)
+        return lax.conv_general_dilated(
+            x, kernel, *self._window, ("NHWC", "HWIO", "NHWC"), precision=self.precision
+        )
+
+
+class FrozenBatchNorm(nnx.Module):
+    """Batch norm with fixed statistics: y = (x - mean) / sqrt(var + eps) * scale + bias.
+
+    Its four vectors [c] are `Frozen`. The published systems never update the statistics, in
+    training either.
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5):
+        self.eps = eps
+        self.scale = Frozen(jnp.ones(channels))
+        self.bias = Frozen(jnp.zeros(channels))
+        self.mean = Frozen(jnp.zeros(channels))
+        self.var = Frozen(jnp.ones(channels))
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """Normalises the last axis; the result has the type of `x`."""
+        var = self.var[...].astype(jnp.float32)
+        scale = self.scale[...] * lax.rsqrt(var + self.eps)
+        shift = self.bias[...] - self.mean[...] * scale
+        return x * scale.astype(x.dtype) + shift.astype(x.dtype)
+
+
+class ResBlock(nnx.Module):
+    """Pre-activation residual block: downsample(x) + conv2(relu(conv1(relu(x)))).
+
+    `downsample` is a 3x3 convolution where the widths differ, else the identity.
+    """
+
+    def __init__(self, cin: int, cout: int, *, rngs: nnx.Rngs):
+        self.downsample = None if cin == cout else Conv(cin, cout, 3, rngs=rngs)
+        self.conv1 = Conv(cin, cout, 3, rngs=rngs)
+        self.conv2 = Conv(cout, cout, 3, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "... h w c"]) -> Float[Array, "... h w d"]:
+        """Applies the block."""
+        r = self.conv2(jax.nn.relu(self.conv1(jax.nn.relu(x))))
+        return (x if self.downsample is None else self.downsample(x)) + r
+
+    def split(
+        self, x: Float[Array, "n o h w c"], shared: Float[Array, "n h w s"]
+    ) -> Float[Array, "n o h w d"]:
+        """The block on `x` with `shared` appended to every object's channels, see `Conv.split`."""
+        r = self.conv1.split(jax.nn.relu(x), jax.nn.relu(shared))
+        r = self.conv2(jax.nn.relu(r))
+        if self.downsample is None:
+            both = (*x.shape[:-1], shared.shape[-1])
+            skip = jnp.concatenate([x, jnp.broadcast_to(shared[:, None], both)], axis=-1)
+        else:
+            skip = self.downsample.split(x, shared)
+        return skip + r
+
+
+def max_pool3x3s2(x: Float[Array, "n h w c"]) -> Float[Array, "n i j c"]:
+    """Largest value of 3x3 windows, stride 2, padding 1."""
+    return lax.reduce_window(
+        x,
+        jnp.array(-jnp.inf, x.dtype),
+        lax.max,
+        (1, 3, 3, 1),
+        (1, 2, 2, 1),
+        ((0, 0), (1, 1), (1, 1), (0, 0)),
+    )
+
+
+def resize_bilinear(
+    x: Float[Array, "... h w c"], size: tuple[int, int]
+) -> Float[Array, "... i j c"]:
+    """Bilinear resize to `size` with half-pixel centres and no antialiasing.
+
+    Whole-number enlargement is written as shifted sums, which is far faster on CPUs.
+    """
+    height, width = x.shape[-3:-1]
+    if size[0] % height == 0 and size[1] % width == 0:
+        x = _enlarge(x, size[0] // height, x.ndim - 3)
+        return _enlarge(x, size[1] // width, x.ndim - 2)
+    shape = (*x.shape[:-3], *size, x.shape[-1])
+    return jax.image.resize(x, shape, "bilinear", antialias=False)
+
+
+def upsample2(x: Float[Array, "... h w c"]) -> Float[Array, "... 2h 2w c"]:
+    """Bilinear resize to twice the size."""
+    return resize_bilinear(x, (2 * x.shape[-3], 2 * x.shape[-2]))
+
+
+def _enlarge(x: Array, factor: int, axis: int) -> Array:
+    if factor == 1:
+        return x
+    size = x.shape[axis]
+    first, last = lax.slice_in_dim(x, 0, 1, axis=axis), lax.slice_in_dim(x, -1, None, axis=axis)
+    before = jnp.concatenate([first, lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis)
+    after = jnp.concatenate([lax.slice_in_dim(x, 1, size, axis=axis), last], axis)
+    phases = []
+    for phase in range(factor):
+        # Output factor * i + phase has its centre at i + offset in the input; the border repeats.
+        offset = (phase + 0.5) / factor - 0.5
+        other = before if offset < 0 else after
+        phases.append(x * (1 - abs(offset)) + other * abs(offset))
+    shape = (*x.shape[:axis], factor * size, *x.shape[axis + 1 :])
+    return jnp.stack(phases, axis + 1).reshape(shape)

@@ -1,0 +1,60 @@
+"""Which object sits in which slot: groups of objects that got their first mask together."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Groups of equally many slots, and who is in them.
+
+    Attributes:
+      groups: number of groups.
+      slots: slots per group.
+      ids: slot (counted over all groups) of each of the user's ids.
+      used: groups that have started.
+    """
+
+    groups: int
+    slots: int
+    ids: dict[int, int] = dataclasses.field(default_factory=dict)
+    used: int = 0
+
+    def place(self, new_ids: Sequence[int]) -> tuple["Layout", list[int]]:
+        """Layout with the new ids in the next free groups (added if need be), and their slots."""
+        first = self.used * self.slots
+        places = [first + k for k in range(len(new_ids))]
+        used = self.used + -(-len(new_ids) // self.slots)
+        ids = {**self.ids, **dict(zip(new_ids, places, strict=True))}
+        return Layout(max(self.groups, used), self.slots, ids, used), places
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dictionary, for JSON."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Layout":
+        """Inverse of `as_dict`, also after JSON made the ids strings."""
+        ids = {int(k): v for k, v in values["ids"].items()}
+        return Layout(values["groups"], values["slots"], ids, values["used"])
+
+
+def plan_layout(counts: Sequence[int]) -> Layout:
+    """The cheapest layout for objects that start in several frames.
+
+    A slot costs a decoding, used or not; a group costs an affinity. Objects of one frame may be
+    split over several groups.
+
+    Args:
+      counts: objects that start in each of the frames.
+    """
+
+    def groups_for(slots: int) -> int:
+        return sum(-(-count // slots) for count in counts)
+
+    def cost(slots: int) -> float:
+        return groups_for(slots) * (slots + 0.5)
+
+    best = min(range(1, max(counts) + 1), key=lambda s: (cost(s), -s))
+    return Layout(groups_for(best), best)

@@ -1,0 +1,1 @@
+"""Training: losses, the clip step, the loop and its checkpoints."""
