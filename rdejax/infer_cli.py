@@ -7,12 +7,12 @@ import argparse
 import ast
 import contextlib
 import errno
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rdejax.errors import RdejaxError, cli_errors
+from rdejax.io.signals import ending_on_signals
 
 _DESCRIPTION = """\
 Segments the objects of a video, given their masks in its first frame.
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Exit codes: 2 input that can be mended, 1 a full disk or too little memory, 130 Ctrl-C,
     143 SIGTERM.
     """
-    with cli_errors(), _clean_ends():
+    with cli_errors(), ending_on_signals(), _resource_errors():
         arguments = build_parser().parse_args(argv)
         if arguments.dataset:
             _check_dataset_arguments(arguments)
@@ -134,26 +134,11 @@ def _check_dataset_arguments(arguments: argparse.Namespace) -> None:
         raise RdejaxError("--root is missing: give the top folder of the data set")
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
 @contextlib.contextmanager
-def _clean_ends() -> Iterator[None]:
-    """Turns SIGTERM, a full disk and too little memory into one sentence and an exit code."""
-
-    def on_sigterm(number: int, frame: object) -> None:
-        raise _Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, on_sigterm)
-    except ValueError:
-        # Not the main thread (someone calls `main` from a program of theirs): signals stay theirs.
-        before = None
+def _resource_errors() -> Iterator[None]:
+    """Turns a full disk and too little memory into one sentence and an exit code."""
     try:
         yield
-    except _Terminated:
-        _fail("terminated: run the same command again to continue", 128 + signal.SIGTERM)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -169,9 +154,6 @@ def _clean_ends() -> Iterator[None]:
             raise
         detail = (str(error).splitlines() or ["out of memory"])[0]
         _fail(f"error: too little memory ({detail}); try a smaller --size or --chunk", 1)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,5 +1,6 @@
 """Small videos, masks and a stream without a network, for the tests of reading and writing."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -156,3 +157,33 @@ def fake_api(monkeypatch=None, delay=0.0):
     put(rdejax, "load_model", load_model)
     put(rdejax, "stream", lambda model, **_: Slow())
     return loaded
+
+
+def tiny_weights(path: Path, *, poison=None):
+    """A small rde-lite with random weights as a weights file; `poison` changes the arrays."""
+    from safetensors.numpy import save_file
+
+    from rdejax.models import create
+    from rdejax.models.weights import FORMAT
+
+    config = {"key_channels": 8, "value_channels": 16, "decoder_widths": (16, 8, 8)}
+    # Only shapes are needed of the model: its own initialisers would take a minute to compile.
+    model = nnx.eval_shape(lambda: create("rde-lite", config=config))
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, leaf in nnx.to_flat_state(nnx.state(model)):
+        key = "/".join(map(str, name))
+        fan_in = max(1, int(np.prod(leaf.shape[:-1])))
+        arrays[key] = rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+        if key.endswith(("var", "scale")):
+            arrays[key] = np.ones(leaf.shape, np.float32)
+    if poison:
+        poison(arrays)
+    metadata = {
+        "format": FORMAT,
+        "arch": "rde-lite",
+        "config": json.dumps(config),
+        "settings": json.dumps(model.settings.as_dict()),
+    }
+    save_file(arrays, path, metadata)
+    return path

@@ -1,6 +1,7 @@
 """J, F, their statistics and the DAVIS protocols: hand-worked answers, an oracle, the toolkit."""
 
 import csv
+import importlib.util
 import json
 import math
 import subprocess
@@ -518,3 +519,42 @@ def test_listing_errors_name_the_folder(davis, tmp_path):
     (root / "ImageSets" / "2016" / "val.txt").write_text("ball-game\n")
     with pytest.raises(RdejaxError, match="no images"):
         list_sequences("davis2016", root)
+
+
+# --- baselines --------------------------------------------------------------------------------
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def test_repeating_the_first_mask(davis):
+    root, results = davis
+    output = results.parent / "repeated"
+    script = str(BENCHMARKS / "baseline_repeat_first_mask.py")
+    command = [sys.executable, script, "--dataset", "davis2017", "--root", root, "--output", output]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = evaluate("davis2017", root, output).object_rows
+    # The square of 10x12 falls a pixel per frame: after t frames 10 - t of its rows still agree.
+    expected = np.mean([12 * (10 - t) / (12 * (10 + t)) for t in (1, 2, 3)])
+    assert rows["one_1"]["J-Mean"] == pytest.approx(expected)
+
+
+def test_label_propagation_follows_the_features():
+    spec = importlib.util.spec_from_file_location(
+        "baseline_label_propagation", BENCHMARKS / "baseline_label_propagation.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rng = np.random.default_rng(0)
+    key = np.asarray(module.unit(rng.standard_normal((5, 7, 16)).astype(np.float32)))
+    labels = rng.random((5, 7, 2)).astype(np.float32)
+    moved = np.roll(key, (2, 3), axis=(0, 1))
+    settings = {"top_k": 1, "temperature": 0.1, "radius": None}
+    # Only the first frame is there; the second holds better matches and must not be seen.
+    keys, values = np.stack([key, moved]), np.stack([labels, np.zeros_like(labels)])
+    there = np.array([True, False])
+    found = module.propagate(moved, keys, values, there, **settings)
+    np.testing.assert_allclose(found, np.roll(labels, (2, 3), axis=(0, 1)), rtol=1e-6)
+    near = module.propagate(moved, keys, values, there, **{**settings, "radius": 0})
+    np.testing.assert_allclose(near, labels, rtol=1e-6)

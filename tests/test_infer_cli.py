@@ -16,12 +16,16 @@ from io_helpers import (
     moving_frames,
     read_ids,
     square_mask,
+    tiny_weights,
     write_folder,
     write_mask_image,
     write_video,
 )
 
 from rdejax.infer_cli import main
+from rdejax.io.masks import load_given_masks
+from rdejax.io.outputs import ResultFolder
+from rdejax.io.segment import segment_to_folder
 from rdejax.io.video import open_frames
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -316,6 +320,87 @@ def test_published_settings(davis, tmp_path, loaded, checkpoint, dataset, option
     assert dict(loaded[-1].settings.memory_settings)["top_k"] == top_k
 
 
+def test_real_model_end_to_end(clip, capsys):
+    """The command line gives what the Python interface gives, also continued from a saved state."""
+    import rdejax
+
+    weights = tiny_weights(clip / "tiny.safetensors")
+    main(_arguments(clip, "--checkpoint", weights, "--chunk", 3))
+    model = rdejax.load_model(weights)
+    frames = np.stack([frame for _, frame in open_frames(clip / "clip.mp4")])
+    expected = rdejax.segment_video(model, frames, square_mask(ids=(3, 44)))
+    folder = clip / "out" / "masks"
+    got = np.stack([read_ids(folder / f"{i:05d}.png") for i in range(8)])
+    np.testing.assert_array_equal(got, expected)
+    assert set(np.unique(got[0])) == {0, 3, 44}
+    summary = json.loads((clip / "out" / "summary.json").read_text())
+    assert summary["model"] == "rde-lite" and summary["parameters"] > 100_000
+    assert 0 < summary["compile_seconds"] < summary["seconds"]
+    assert summary["settings"] == model.settings.as_dict()
+
+
+def test_real_stream_continues_from_its_saved_state(clip):
+    import rdejax
+
+    model = rdejax.load_model(tiny_weights(clip / "tiny.safetensors"))
+    source = open_frames(clip / "clip.mp4")
+    given = load_given_masks(clip / "mask.png", source)
+
+    def stopping():
+        stream = rdejax.stream(model)
+        push, left = stream.push, [2]
+
+        def push_twice(frames, masks=None):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return push(frames, masks)
+
+        stream.push = push_twice
+        return stream
+
+    def run(make_stream):
+        folder = ResultFolder(clip / "out", {}, source.names, version="1")
+        options = {"chunk": 3, "overlay": False, "checkpoint_seconds": 0}
+        before = folder.progress.frames
+        folder.finish(segment_to_folder(make_stream, source, given, folder, **options))
+        return before
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stopping)
+    assert run(lambda: rdejax.stream(model)) == 7
+    got = np.stack([read_ids(clip / "out" / "masks" / f"{i:05d}.png") for i in range(8)])
+    frames = np.stack([frame for _, frame in source])
+    np.testing.assert_array_equal(got, rdejax.segment_video(model, frames, given.masks))
+
+
+@pytest.mark.parametrize(
+    ("poison", "expected"),
+    [
+        ("nan", "holds NaN or infinity"),
+        ("missing", "missing"),
+        ("shape", "has shape"),
+        ("truncated", "not a readable safetensors file"),
+    ],
+)
+def test_broken_checkpoint_is_refused_by_name(clip, capsys, poison, expected):
+    def spoil(arrays):
+        name = next(name for name in arrays if name.endswith("kernel"))
+        if poison == "nan":
+            arrays[name][0] = np.nan
+        elif poison == "missing":
+            del arrays[name]
+        elif poison == "shape":
+            arrays[name] = arrays[name][..., :1]
+
+    path = tiny_weights(clip / "bad.safetensors", poison=spoil)
+    if poison == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    message = _fails(capsys, _arguments(clip, "--checkpoint", path))
+    assert "bad.safetensors" in message and expected in message
+    assert not (clip / "out").exists()
+
+
 def test_help_is_fast_and_needs_no_jax():
     begun = time.perf_counter()
     done = subprocess.run(
@@ -381,6 +466,27 @@ def test_signals_end_cleanly_and_the_run_goes_on(clip, capsys, number, code, wor
     expected = FakeStream().push([f for _, f in source], {0: square_mask(ids=(3, 44))})
     got = np.stack([read_ids(clip / "out" / "masks" / f"{i:05d}.png") for i in range(60)])
     np.testing.assert_array_equal(got, expected)
+
+
+def test_signal_during_a_long_native_call(clip):
+    """A compilation holds the main thread; the process must end all the same."""
+    prepare = """
+import hashlib, rdejax.io.signals
+rdejax.io.signals._GRACE_SECONDS = 0.5
+def push(self, frames, masks=None):
+    print("pushing", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", 10**9)
+import io_helpers
+io_helpers.FakeStream.push = push
+"""
+    process = _start(_arguments(clip, "--no-overlay"), prepare=prepare)
+    assert process.stdout.readline().strip() == "pushing"
+    begun = time.monotonic()
+    process.terminate()
+    _, error = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == 143
+    assert error.strip() == "terminated: run the same command again to continue"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs file size limits")

@@ -241,7 +241,7 @@ def test_mask_that_misses_the_size_by_rounding_is_stretched(tmp_path):
     assert given.masks[0].shape == (480, 854)
     np.testing.assert_array_equal(given.masks[0][:, :426], mask[:, :426])
     np.testing.assert_array_equal(given.masks[0][:, -426:], mask[:, -426:])
-    assert "miss the video's size 854x480" in given.notes[0]
+    assert "miss the size 854x480" in given.notes[0]
     # In a small video a pixel is no rounding any more.
     path = write_mask_image(tmp_path / "small.png", square_mask((36, 51)))
     with pytest.raises(RdejaxError, match=r"small\.png: the mask is 51x36"):

@@ -153,6 +153,23 @@ def test_truncated_video_is_refused_by_name(tmp_path, name, options):
         open_frames(path)
 
 
+@pytest.mark.parametrize(("start", "length"), [(30, 10), (31, 9), (0, 15), (0, 200)])
+def test_trimmed_video_is_not_taken_for_a_truncated_one(tmp_path, start, length):
+    noise = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
+    path = write_video(tmp_path / "a.mp4", noise)
+    whole = [frame for _, frame in open_frames(path)]
+    data = bytearray(path.read_bytes())
+    # The edit list (ISO 14496-12, 8.6.6): duration in milliseconds, start in 1/12800 s.
+    at = data.index(b"elst") + 12
+    offset = struct.unpack(">i", data[at + 4 : at + 8])[0]
+    data[at : at + 8] = struct.pack(">Ii", length * 40, offset + start * 512)
+    path.write_bytes(data)
+    source = open_frames(path)
+    frames = [frame for _, frame in source]
+    assert len(frames) == len(source) == min(length, 40 - start)
+    np.testing.assert_array_equal(frames[0], whole[start])
+
+
 def test_what_can_be_read_of_a_truncated_video_on_request(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
     path = write_video(tmp_path / "a.mp4", noise, options={"movflags": "faststart"})

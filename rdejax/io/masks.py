@@ -216,7 +216,7 @@ def collect_masks(
     notes = []
     if reader.stretched:
         notes.append(
-            f"{len(reader.stretched)} of {len(files)} masks miss the video's size {size[1]}x{size[0]}"
+            f"{len(reader.stretched)} of {len(files)} masks miss the size {size[1]}x{size[0]}"
             f" by a pixel or two and were stretched to it (the first: {reader.stretched[0]})"
         )
     if empty:

@@ -212,7 +212,7 @@ class VideoFrames(FrameSource):
 
         packets = shown = 0
         corrupt = False
-        first = last = None
+        first = last = 0
         with _open_container(self.path) as container:
             stream = container.streams.video[0]
             self.fps = stream.average_rate or stream.guessed_rate or None
@@ -223,28 +223,29 @@ class VideoFrames(FrameSource):
                     packets += 1
                     shown += not packet.is_discard
                     corrupt |= packet.is_corrupt
-                    if packet.pts is not None:
-                        end = packet.pts + (packet.duration or 0)
-                        first = packet.pts if first is None else min(first, packet.pts)
-                        last = end if last is None else max(last, end)
+                    if packet.pts is not None and not packet.is_discard:
+                        first = min(first, packet.pts)
+                        last = max(last, packet.pts + (packet.duration or 0))
             except FFmpegError as error:
                 if not self._allow_damaged:
                     what = f"reading failed after {packets} frames ({error.strerror})"
                     raise self._truncated(what) from None
             promised = stream.frames
             seconds = _promised_seconds(container, stream)
-            got = None
-            if first is not None and last is not None and stream.time_base is not None:
-                got = float((last - first) * stream.time_base)
+            got = float((last - first) * (stream.time_base or 0))
+            edited = "mov" in container.format.name
         if not packets:
             raise RdejaxError(f"{self.path}: the video stream is empty; check the file")
         if self._allow_damaged:
             return max(shown, 1)
-        if packets < promised:
-            raise self._truncated(f"it ends after {packets} of {promised} frames")
         if corrupt:
             raise self._truncated(f"one of its {packets} frames is incomplete")
-        if seconds and got and self.fps and got < seconds - 1.5 / float(self.fps):
+        tolerance = (0.5 if edited else 1.5) / float(self.fps or 1)
+        short = seconds is not None and got < seconds - tolerance
+        # An edit list (a clip trimmed on a telephone) leaves frames out, but not time.
+        if packets < promised and (short or not edited):
+            raise self._truncated(f"it ends after {packets} of {promised} frames")
+        if short and not edited:
             raise self._truncated(f"it ends after {got:.2f} of {seconds:.2f} seconds")
         return max(shown, 1)
 
@@ -336,6 +337,8 @@ def _promised_seconds(container, stream) -> float | None:
     The container's own duration counts only when no other stream (often longer) is inside. MPEG-TS
     has no header: its duration is estimated from the end of the file and promises nothing.
     """
+    if "mov" in container.format.name:
+        return float(stream.duration * stream.time_base) if stream.duration else None
     text = stream.metadata.get("DURATION", "")
     parts = text.split(":")
     if len(parts) == 3:

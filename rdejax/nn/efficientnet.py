@@ -13,6 +13,10 @@ STAGES = ((1, 16, 1, 3, 1), (2, 24, 2, 3, 6), (2, 40, 2, 5, 6), (3, 80, 2, 3, 6)
 # Blocks after which the features of stride 4, 8 and 16 are taken.
 TAPS = (2, 4, 10)
 BN_EPS = 1e-3
+# Standard deviations of the ImageNet features at the taps, rounded: they leave the trunk divided by
+# them. Undivided they would drown the masks in the value encoder, and put keys so far apart that
+# the softmax over memory positions starts as a hard argmax without a gradient.
+TAP_SCALES = (10.0, 10.0, 12.0)
 
 
 class DepthwiseConv(nnx.Module):
@@ -87,13 +91,17 @@ class EfficientNetLite0(nnx.Module):
     ) -> tuple[
         Float[Array, "n H/4 W/4 24"], Float[Array, "n H/8 W/8 40"], Float[Array, "n H/16 W/16 112"]
     ]:
-        """Features of stride 4, 8 and 16 of frames scaled to (rgb - 0.498) / 0.502, rgb in [0, 1]."""
+        """Features of stride 4, 8 and 16, divided by `TAP_SCALES`.
+
+        Args:
+          x: frames scaled to (rgb - 0.498) / 0.502, rgb in [0, 1].
+        """
         x = jax.nn.relu6(self.stem_bn(self.stem(x)))
         taps = []
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in TAPS:
-                taps.append(x)
+                taps.append(x / TAP_SCALES[len(taps)])
         f4, f8, f16 = taps
         return f4, f8, f16
 

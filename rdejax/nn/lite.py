@@ -9,6 +9,8 @@ from rdejax.nn.cbam import CBAM
 from rdejax.nn.efficientnet import space_to_depth
 from rdejax.nn.layers import Conv, ResBlock
 
+_MASK_CHANNELS = 16
+
 
 class LiteValueEncoder(nnx.Module):
     """Values of a frame from its image features and the object masks.
@@ -17,6 +19,10 @@ class LiteValueEncoder(nnx.Module):
     image half of that work is shared by all objects: the masks enter at stride 4 without loss
     (space to depth) and meet the trunk's features at strides 4, 8 and 16; the fuser (residual
     block, CBAM, residual block) is the published one with smaller widths.
+
+    The last 16 channels of a value are not learned: they are the object's own mask, 4 x 4 points to
+    a position, in [-1, 1]. Read out, they are the mask carried along by the affinity, which gives
+    the decoder a first guess and the keys a gradient from the first step on.
 
     Args:
       channels: trunk widths at stride 4, 8, 16.
@@ -34,13 +40,15 @@ class LiteValueEncoder(nnx.Module):
     ):
         c4, c8, c16 = channels
         w4, w8, w16 = widths
-        self.mix4 = Conv(2 * 16 + c4, w4, 1, rngs=rngs)
-        self.down8 = Conv(w4, w8, 3, stride=2, rngs=rngs)
-        self.mix8 = Conv(w8 + c8, w8, 3, rngs=rngs)
-        self.down16 = Conv(w8, w16, 3, stride=2, rngs=rngs)
-        self.block1 = ResBlock(w16 + c16, value_channels, rngs=rngs)
-        self.attention = CBAM(value_channels, rngs=rngs)
-        self.block2 = ResBlock(value_channels, value_channels, rngs=rngs)
+        he = nnx.initializers.he_normal()  # keeps the masks' part of the signal at its size
+        self.mix4 = Conv(2 * 16 + c4, w4, 1, kernel_init=he, rngs=rngs)
+        self.down8 = Conv(w4, w8, 3, stride=2, kernel_init=he, rngs=rngs)
+        self.mix8 = Conv(w8 + c8, w8, 3, kernel_init=he, rngs=rngs)
+        self.down16 = Conv(w8, w16, 3, stride=2, kernel_init=he, rngs=rngs)
+        learned = value_channels - _MASK_CHANNELS
+        self.block1 = ResBlock(w16 + c16, learned, rngs=rngs)
+        self.attention = CBAM(learned, rngs=rngs)
+        self.block2 = ResBlock(learned, learned, rngs=rngs)
 
     def __call__(
         self,
@@ -71,4 +79,12 @@ class LiteValueEncoder(nnx.Module):
         x = self.down16(jax.nn.relu(self.mix8(x)))
         x = self.block1(jnp.concatenate([x, each(f16)], axis=-1))
         x = self.block2(x + self.attention(x))
+        x = jnp.concatenate([x, _folded(mask.reshape(n * o, *mask.shape[2:]))], axis=-1)
         return x.reshape(n, o, *x.shape[1:])
+
+
+def _folded(mask: Float[Array, "m H W"]) -> Float[Array, "m h w 16"]:
+    """Means over 4 x 4 pixels, 4 x 4 of them to a stride-16 position, scaled to [-1, 1]."""
+    m, height, width = mask.shape
+    quarter = mask.reshape(m, height // 4, 4, width // 4, 4).mean((2, 4))
+    return 2.0 * space_to_depth(quarter[..., None], 4) - 1.0
