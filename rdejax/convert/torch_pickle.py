@@ -338,13 +338,20 @@ def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 f"{path}: {', '.join(map(str, foreign[:5]))} in the state dict is no plain tensor; "
                 "save the network's state dict on its own"
             )
-        arrays = {name: value.array(reader.read) for name, value in tensors.items()}
+        arrays = {name: _read(name, value, reader) for name, value in tensors.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise RdejaxError(
                 f"{path}: parameter {name} holds NaN or infinity; take an earlier checkpoint"
             )
     return _without_prefix(arrays)
+
+
+def _read(name: str, tensor: Tensor, reader: _ZipFile | _LegacyFile) -> np.ndarray:
+    try:
+        return tensor.array(reader.read)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"parameter {name} is {error}") from error
 
 
 def _find_state_dict(root: Any) -> dict[str, Any] | None:

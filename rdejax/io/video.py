@@ -9,6 +9,7 @@ unreliable in several containers. Rotation stored in the file is applied once, h
 
 import abc
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
@@ -112,6 +113,29 @@ class FolderFrames(FrameSource):
         return {"name": self.path.name, "frames": len(self), "digest": digest.hexdigest()[:16]}
 
 
+@dataclasses.dataclass
+class _Packets:
+    """What a video file holds, against what its header says.
+
+    Attributes:
+      count: packets (compressed frames).
+      shown: those not marked as left out by an edit list.
+      corrupt: a packet is cut short.
+      seconds: time they cover.
+      promised: packets by the header; 0 if it does not say.
+      promised_seconds: time by the header, or None.
+      edited: the container may have an edit list (MP4, MOV).
+    """
+
+    count: int = 0
+    shown: int = 0
+    corrupt: bool = False
+    seconds: float = 0.0
+    promised: int = 0
+    promised_seconds: float | None = None
+    edited: bool = False
+
+
 class VideoFrames(FrameSource):
     """A video file, decoded by PyAV."""
 
@@ -127,7 +151,10 @@ class VideoFrames(FrameSource):
         """
         self.path = Path(path)
         self._allow_damaged = allow_damaged
-        expected = self._scan()
+        found = self._scan()
+        if not allow_damaged:
+            self._refuse_truncated(found)
+        expected = max(found.shown, 1)
         width = max(5, len(str(expected - 1)))
         self.names = [f"{index:0{width}d}" for index in range(expected)]
         with contextlib.closing(self.frames()) as frames:
@@ -206,12 +233,11 @@ class VideoFrames(FrameSource):
                     count += 1
                     yield picture
 
-    def _scan(self) -> int:
-        """Counts the frames the packets promise and compares them with what the header promises."""
+    def _scan(self) -> "_Packets":
+        """Reads all packets, without decoding, and sets `fps`."""
         from av.error import FFmpegError
 
-        packets = shown = 0
-        corrupt = False
+        found = _Packets()
         first = last = 0
         with _open_container(self.path) as container:
             stream = container.streams.video[0]
@@ -220,34 +246,36 @@ class VideoFrames(FrameSource):
                 for packet in container.demux(stream):
                     if not packet.size:
                         continue
-                    packets += 1
-                    shown += not packet.is_discard
-                    corrupt |= packet.is_corrupt
+                    found.count += 1
+                    found.shown += not packet.is_discard
+                    found.corrupt |= packet.is_corrupt
                     if packet.pts is not None and not packet.is_discard:
                         first = min(first, packet.pts)
                         last = max(last, packet.pts + (packet.duration or 0))
             except FFmpegError as error:
                 if not self._allow_damaged:
-                    what = f"reading failed after {packets} frames ({error.strerror})"
+                    what = f"reading failed after {found.count} frames ({error.strerror})"
                     raise self._truncated(what) from None
-            promised = stream.frames
-            seconds = _promised_seconds(container, stream)
-            got = float((last - first) * (stream.time_base or 0))
-            edited = "mov" in container.format.name
-        if not packets:
+            found.promised = stream.frames
+            found.seconds = float((last - first) * (stream.time_base or 0))
+            found.promised_seconds = _promised_seconds(container, stream)
+            found.edited = _is_mov(container)
+        if not found.count:
             raise RdejaxError(f"{self.path}: the video stream is empty; check the file")
-        if self._allow_damaged:
-            return max(shown, 1)
-        if corrupt:
-            raise self._truncated(f"one of its {packets} frames is incomplete")
-        tolerance = (0.5 if edited else 1.5) / float(self.fps or 1)
-        short = seconds is not None and got < seconds - tolerance
+        return found
+
+    def _refuse_truncated(self, found: "_Packets") -> None:
+        """Compares what was read with what the header promises."""
+        promised = found.promised_seconds
+        tolerance = (0.5 if found.edited else 1.5) / float(self.fps or 1)
+        short = promised is not None and found.seconds < promised - tolerance
         # An edit list (a clip trimmed on a telephone) leaves frames out, but not time.
-        if packets < promised and (short or not edited):
-            raise self._truncated(f"it ends after {packets} of {promised} frames")
-        if short and not edited:
-            raise self._truncated(f"it ends after {got:.2f} of {seconds:.2f} seconds")
-        return max(shown, 1)
+        if found.count < found.promised and (short or not found.edited):
+            raise self._truncated(f"it ends after {found.count} of {found.promised} frames")
+        if found.corrupt:
+            raise self._truncated(f"one of its {found.count} frames is incomplete")
+        if short and not found.edited:
+            raise self._truncated(f"it ends after {found.seconds:.2f} of {promised:.2f} seconds")
 
     def _truncated(self, what: str) -> RdejaxError:
         return RdejaxError(
@@ -324,6 +352,10 @@ def _open_container(path: Path):
     return container
 
 
+def _is_mov(container) -> bool:
+    return "mov" in container.format.name.split(",")
+
+
 def _is_mp4(path: Path) -> bool:
     """Whether a file begins as MP4 and MOV files do, which keep their index at the end."""
     with contextlib.suppress(OSError), path.open("rb") as file:
@@ -337,7 +369,7 @@ def _promised_seconds(container, stream) -> float | None:
     The container's own duration counts only when no other stream (often longer) is inside. MPEG-TS
     has no header: its duration is estimated from the end of the file and promises nothing.
     """
-    if "mov" in container.format.name:
+    if _is_mov(container):
         return float(stream.duration * stream.time_base) if stream.duration else None
     text = stream.metadata.get("DURATION", "")
     parts = text.split(":")

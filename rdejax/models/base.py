@@ -74,6 +74,12 @@ def _where_group(choose: Bool[Array, " g"], new: Any, old: Any) -> Any:
     return jax.tree.map(pick, new, old)
 
 
+def _room(rule: MemoryRule, memory: Any) -> int:
+    # Shapes are all it takes; slicing the group axis off would copy the whole memory.
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), memory)
+    return rule.room(one)
+
+
 class System(nnx.Module):
     """Networks plus a memory rule. Subclasses set the attributes and `encode_value`.
 
@@ -229,6 +235,10 @@ class System(nnx.Module):
         grow = jax.vmap(lambda memory: self.memory.reserve(memory, capacity))
         return State(memory=grow(state.memory), valid=state.valid)
 
+    def room(self, state: State) -> int:
+        """Capacity the state has now; only for memory rules that grow."""
+        return _room(self.memory, state.memory)
+
     def _aggregate(self, p: Array, valid: Array) -> Array:
         logits = aggregate_logits(p)
         present = jnp.concatenate([jnp.ones(1, bool), valid])
@@ -254,5 +264,5 @@ class System(nnx.Module):
         same = jax.tree.map(jnp.shape, memory) == jax.tree.map(jnp.shape, like)
         if same:
             return memory
-        room = self.memory.room(jax.tree.map(lambda x: x[0], like))
+        room = _room(self.memory, like)
         return jax.vmap(lambda m: self.memory.reserve(m, room))(memory)

@@ -1,0 +1,223 @@
+"""The contract every memory rule keeps, and what is particular to each."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rdejax.errors import RdejaxError
+from rdejax.memory.affinity import read_out, similarity, softmax_weights, top_k_weights
+from rdejax.memory.protocol import Masks
+from rdejax.memory.rde import parse_strategy
+from rdejax.memory.registry import find_rule, make_rule, rule_settings
+
+H, W, CK, CV, O = 3, 4, 8, 12, 2
+RULES = (
+    ("bank", {}),
+    ("bank", {"top_k": None, "max_frames": 3}),
+    ("rde", {}),
+    ("rde", {"strategy": "F+2L", "top_k": None}),
+    ("rde", {"strategy": "RDE", "repeat": 1, "aspp": False}),
+    ("examples/ema_memory.py", {}),
+)
+
+
+def rule(name: str, **settings):
+    path = str(Path(__file__).parents[1] / name)
+    name = path if name.endswith(".py") else name
+    return make_rule(name, key_channels=CK, value_channels=CV, rngs=nnx.Rngs(0), **settings)
+
+
+def entry(seed: int, objects: int = O):
+    rng = np.random.default_rng(seed)
+    key = jnp.asarray(rng.normal(size=(H, W, CK)), jnp.float32)
+    value = jnp.asarray(rng.normal(size=(objects, H, W, CV)), jnp.float32)
+    soft = jnp.asarray(rng.uniform(size=(objects, 16 * H, 16 * W)), jnp.float32)
+    return key, value, Masks(soft=soft, hard=(soft > 0.5).astype(jnp.float32))
+
+
+def query(seed: int = 99, frames: int = 3):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(size=(frames, H, W, CK)), jnp.float32)
+
+
+def started(memory, writes: int = 5):
+    state = memory.init(*entry(0))
+    capacity = memory.capacity(writes)
+    return state if capacity is None else memory.reserve(state, capacity)
+
+
+@pytest.mark.parametrize(("name", "settings"), RULES)
+class TestContract:
+    def test_scan_equals_loop(self, name, settings) -> None:
+        memory = rule(name, **settings)
+        entries = [entry(i) for i in range(1, 5)]
+        state = started(memory)
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *entries)
+        scanned, _ = jax.lax.scan(lambda s, e: (memory.write(s, *e), None), state, stacked)
+        for e in entries:
+            state = memory.write(state, *e)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), scanned, state)
+
+    def test_write_keeps_shapes(self, name, settings) -> None:
+        memory = rule(name, **settings)
+        state = started(memory)
+        new = memory.write(state, *entry(1))
+        shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, new)]
+        assert shapes[0] == shapes[1]
+
+    def test_reads_frames_independently(self, name, settings) -> None:
+        memory = rule(name, **settings)
+        state = memory.write(started(memory), *entry(1))
+        q = query()
+        together, same = memory.read(state, q)
+        assert together.shape[:4] == (3, O, H, W)
+        alone = jnp.concatenate([memory.read(state, q[i : i + 1])[0] for i in range(3)])
+        np.testing.assert_allclose(together, alone, atol=1e-5)
+        assert jax.tree.structure(same) == jax.tree.structure(state)
+
+    def test_objects_are_independent(self, name, settings) -> None:
+        memory = rule(name, **settings)
+
+        def run(pick):
+            def chosen(seed):
+                key, value, masks = entry(seed)
+                return key, value[pick], jax.tree.map(lambda x: x[pick], masks)
+
+            state = memory.init(*chosen(0))
+            if memory.capacity(1) is not None:
+                state = memory.reserve(state, memory.capacity(1))
+            state = memory.write(state, *chosen(1))
+            return memory.read(state, query())[0]
+
+        both = run(np.array([0, 1]))
+        np.testing.assert_allclose(run(np.array([1, 0]))[:, ::-1], both, atol=1e-5)
+        np.testing.assert_allclose(run(np.array([1])), both[:, 1:], atol=1e-5)
+
+    def test_gradients_reach_the_past(self, name, settings) -> None:
+        memory = rule(name, **settings)
+
+        def loss(value):
+            key, _, masks = entry(0)
+            state = memory.init(key, value, masks)
+            if memory.capacity(1) is not None:
+                state = memory.reserve(state, memory.capacity(1))
+            state = memory.write(state, *entry(1))
+            return (memory.read(state, query())[0] ** 2).sum()
+
+        grad = jax.grad(loss)(entry(0)[1])
+        assert jnp.isfinite(grad).all()
+        # A rule that keeps the latest frame only has rightly forgotten the first.
+        assert (jnp.abs(grad).max() > 0) or settings.get("strategy") == "L"
+
+    def test_jitted_writes_compile_once(self, name, settings) -> None:
+        memory = rule(name, **settings)
+        state = started(memory)
+        write = jax.jit(memory.write)
+        for i in range(1, 4):
+            state = write(state, *entry(i))
+        assert write._cache_size() == 1
+
+
+def test_bank_reads_what_was_written() -> None:
+    memory = rule("bank", top_k=None)
+    state = started(memory)
+    for i in (1, 2):
+        state = memory.write(state, *entry(i))
+    keys = jnp.concatenate([entry(i)[0].reshape(-1, CK) for i in range(3)])
+    values = jnp.concatenate([entry(i)[1].reshape(O, -1, CV) for i in range(3)], axis=1)
+    q = query(frames=1)
+    affinity = similarity("l2", q[0].reshape(-1, CK), keys)
+    expected = jnp.einsum("qm,omc->oqc", jax.nn.softmax(affinity), values)
+    got = memory.read(state, q)[0][0].reshape(O, H * W, CV)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_bank_capacity_comes_in_buckets() -> None:
+    memory = rule("bank")
+    assert [memory.capacity(n) for n in (0, 3, 4, 7, 8, 100)] == [4, 4, 8, 8, 16, 128]
+    assert all(memory.capacity(n) >= n + 1 for n in range(300))
+
+
+def test_l2_is_the_squared_distance_up_to_the_query() -> None:
+    q, k = query()[0].reshape(-1, CK), entry(0)[0].reshape(-1, CK)
+    distance = ((q[:, None] - k[None]) ** 2).sum(-1)
+    expected = -(distance - (q**2).sum(-1, keepdims=True)) / np.sqrt(CK)
+    np.testing.assert_allclose(similarity("l2", q, k), expected, atol=1e-4)
+
+
+def test_cosine_and_dot() -> None:
+    q, k = query()[0].reshape(-1, CK), entry(0)[0].reshape(-1, CK)
+    np.testing.assert_allclose(similarity("dot", q, k), q @ k.T / np.sqrt(CK), atol=1e-5)
+    np.testing.assert_allclose(similarity("cosine", q, q).diagonal(), 20.0, rtol=1e-4)
+    with pytest.raises(RdejaxError, match="choose one of"):
+        similarity("manhattan", q, k)
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 4, 7, 20, 100])
+def test_top_k_counts_copies_as_concatenation_does(top_k: int) -> None:
+    """The reference's way, literally: repeat the position, keep the k largest entries."""
+    rng = np.random.default_rng(top_k)
+    affinity = jnp.asarray(rng.normal(size=(5, 9)), jnp.float32)
+    copies = jnp.asarray([1, 2, 0, 1, 3, 1, 2, 0, 1])
+    weights = top_k_weights(affinity, copies, top_k)
+    repeated = np.repeat(np.arange(9), copies)
+    for row in range(5):
+        entries = np.asarray(affinity)[row, repeated]
+        kept = np.sort(np.argsort(-entries, kind="stable")[: min(top_k, 9)])
+        exp = np.exp(entries[kept])
+        expected = np.zeros(9)
+        np.add.at(expected, repeated[kept], exp / exp.sum())
+        np.testing.assert_allclose(weights[row], expected, atol=1e-6)
+
+
+def test_softmax_multiplicity_is_concatenation() -> None:
+    affinity = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.float32)
+    weights = softmax_weights(affinity, jnp.asarray([2, 1, 0, 1]))
+    literal = jax.nn.softmax(affinity[:, np.array([0, 0, 1, 3])], axis=-1)
+    np.testing.assert_allclose(weights[:, 0], literal[:, 0] + literal[:, 1], atol=1e-6)
+    np.testing.assert_allclose(weights[:, 2], 0)
+
+
+def test_large_affinities_do_not_overflow() -> None:
+    q, k = 40 * query(frames=1), 40 * entry(0)[0].reshape(-1, CK)
+    value = entry(0)[1].reshape(O, -1, CV)
+    for top_k in (None, 5):
+        out = read_out(q, k, value, jnp.ones(H * W, jnp.int32), top_k=top_k)
+        assert jnp.isfinite(out).all()
+
+
+def test_strategies() -> None:
+    assert parse_strategy("2F+L+RDE") == {"F": 2, "L": 1, "RDE": 1}
+    assert parse_strategy("rde & l & 2f") == {"F": 2, "L": 1, "RDE": 1}
+    for wrong in ("", "F+F", "X", "0F", "F,L", "2F+-L"):
+        with pytest.raises(RdejaxError, match="not understood"):
+            parse_strategy(wrong)
+
+
+def test_rde_entries_follow_the_strategy() -> None:
+    memory = rule("rde", strategy="F+L+RDE")
+    state = memory.init(*entry(0))
+    state = memory.write(memory.write(state, *entry(1)), *entry(2))
+    by_name = dict(zip(memory.entries, state.key, strict=True))
+    np.testing.assert_array_equal(by_name["F"], entry(0)[0])
+    np.testing.assert_array_equal(by_name["L"], entry(2)[0])
+    once = memory.compress_key(entry(0)[0][None], entry(1)[0][None])
+    twice = memory.compress_key(once, entry(2)[0][None])[0]
+    np.testing.assert_allclose(by_name["RDE"], twice, atol=1e-5)
+
+
+def test_registry(tmp_path) -> None:
+    assert rule_settings("rde")["strategy"] == "2F+L+RDE"
+    with pytest.raises(RdejaxError, match="unknown"):
+        find_rule("no such")
+    with pytest.raises(RdejaxError, match="no such file"):
+        find_rule(str(tmp_path / "x.py"))
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(RdejaxError, match="registers 0"):
+        find_rule(str(tmp_path / "empty.py"))
+    with pytest.raises(RdejaxError, match="has no setting"):
+        rule("bank", strategy="F")
