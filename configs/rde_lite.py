@@ -1,4 +1,4 @@
-"""rde-lite, SAM stage: two objects, four frames, the recurrent embedding trained with the rest.
+"""rde-lite, SAM stage: two objects, five frames, the recurrent embedding trained with the rest.
 
     python train.py configs/rde_lite.py --workdir runs/lite --init runs/static/weights.safetensors \
         --data ECSSD_DIR COCO128_DIR
@@ -13,9 +13,9 @@ from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
 config = TrainConfig(
     system="rde-lite",
     data_weights=(0.8, 0.2),
-    clip=ClipConfig(frames=4, size=192, objects=2),
-    batch=5,
-    steps=1400,
+    clip=ClipConfig(frames=5, size=192, objects=2),
+    batch=4,
+    steps=1000,
     loss=LossConfig(sam=True, soft_iou=1.0, top_p=0.25, bootstrap_start=0, bootstrap_end=200),
     optimizer=OptimizerConfig(lr=6e-4, trunk_lr=0.2, weight_decay=1e-3, clip_norm=2.0, warmup=50),
 )

@@ -11,7 +11,7 @@ import numpy as np
 from rdejax.errors import RdejaxError
 from rdejax.models import System, create, names
 from rdejax.models.settings import Settings
-from rdejax.models.weights import FORMAT, load_into, read_weights
+from rdejax.models.weights import FORMAT, load_into, read_weights, weights_of
 from rdejax.slots import plan_layout
 from rdejax.stream import Stream
 
@@ -27,14 +27,8 @@ def _weights_file(name: str) -> Path:
     if name in known:
         return known[name]
     path = Path(name)
-    if path.is_dir():
-        inside = path / "weights.safetensors"
-        if not inside.is_file():
-            raise RdejaxError(
-                f"{path}: a folder without weights.safetensors; give the work folder of a finished "
-                "training run, or a weights file"
-            )
-        return inside
+    if (path / "weights.safetensors").is_file():
+        return path / "weights.safetensors"
     if name in names():
         raise RdejaxError(
             f"no weights come with {name!r} (only with {', '.join(known) or 'none'}); convert the "
@@ -68,21 +62,43 @@ def load_model(name_or_path: str, **settings: Any) -> System:
         from rdejax.convert import convert_file
 
         return convert_file(path, **settings)
+    if path.is_dir():
+        from rdejax.train.restore import load_run
+
+        return _with_settings(load_run(path), settings, str(path))
     arrays, metadata = read_weights(path)
     if metadata.get("format") != FORMAT:
         raise RdejaxError(
             f"{path}: not weights of this library (no {FORMAT} mark); "
             "convert PyTorch files with python -m rdejax.convert"
         )
-    chosen = Settings.from_dict(json.loads(metadata["settings"]))
-    rule = chosen.memory
-    model = create(
-        metadata["arch"],
-        config=json.loads(metadata["config"]),
-        settings=chosen.override(**settings) if settings else chosen,
+    stored = Settings.from_dict(json.loads(metadata["settings"]))
+    return _build(
+        metadata["arch"], json.loads(metadata["config"]), stored, arrays, settings, str(path)
     )
-    changed = model.settings.memory != rule or "strategy" in settings
-    load_into(model, arrays, source=str(path), ignore=("memory/",) if changed else ())
+
+
+def _with_settings(model: System, settings: dict[str, Any], source: str) -> System:
+    """The model with other settings, which may mean another memory rule."""
+    if not settings:
+        return model
+    arrays = weights_of(model)
+    return _build(model.name, dict(model.config), model.settings, arrays, settings, source)
+
+
+def _build(
+    name: str,
+    config: dict[str, Any],
+    stored: Settings,
+    arrays: dict[str, np.ndarray],
+    settings: dict[str, Any],
+    source: str,
+) -> System:
+    chosen = stored.override(**settings) if settings else stored
+    model = create(name, config=config, settings=chosen)
+    # Another rule, or a strategy without the embedding, has no use for the SAMs' weights.
+    changed = chosen.memory != stored.memory or "strategy" in settings
+    load_into(model, arrays, source=source, ignore=("memory/",) if changed else ())
     return model
 
 

@@ -49,7 +49,7 @@ def _cut(rng: np.random.Generator, draw: Draw) -> Sample:
 def _layers(
     rng: np.random.Generator, draw: Draw, config: ClipConfig
 ) -> tuple[Backdrop, list[Sprite]]:
-    """A background, perhaps with labelled objects of its own, and the sprites from back to front."""
+    """A background, perhaps with labelled objects of its own, and sprites from back to front."""
     wanted = 1 + sum(rng.random() < config.second_object for _ in range(config.objects - 1))
     labelled: list[Sample] = []
     image, ids = draw(rng)

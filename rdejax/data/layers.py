@@ -156,7 +156,10 @@ class Sprite:
         )
         if scale < 0.6:  # sampling four of many pixels would flicker
             factor = min(1.0, 1.5 * scale)
-            reduced = (max(4, round(image.shape[1] * factor)), max(4, round(image.shape[0] * factor)))
+            reduced = (
+                max(4, round(image.shape[1] * factor)),
+                max(4, round(image.shape[0] * factor)),
+            )
             scale *= float(np.sqrt(alpha.size / (reduced[0] * reduced[1])))
             image = cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
             alpha = cv2.resize(alpha, reduced, interpolation=cv2.INTER_AREA)

@@ -107,7 +107,7 @@ class Motion:
         return np.array([[cos, sin], [-sin, cos]]) @ shape / np.exp(self.log_scale)
 
     def lattice(self, size: int) -> Float[np.ndarray, "n n 2"]:
-        """Source (x, y) of the centres of CELL x CELL cells, one cell beyond the frame all round."""
+        """Source (x, y) of the centres of CELL x CELL cells, one cell beyond the frame too."""
         axis = (np.arange(-(-size // CELL) + 2) - 0.5) * CELL - 0.5
         x, y = axis[None, :] - self.position[0], axis[:, None] - self.position[1]
         m = self.matrix()
@@ -118,7 +118,7 @@ class Motion:
         return (q + self.centre).astype(np.float32)
 
     def window(self, lattice: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
-        """Cells (top, bottom, left, right) that may show a source of that size; bottom <= top: none."""
+        """Cells (top, bottom, left, right) that may show a source of that size; perhaps none."""
         step = np.abs(self.matrix()).sum(1) * CELL * 1.5
         x, y = lattice[..., 0], lattice[..., 1]
         inside = (x > -step[0]) & (x < width + step[0]) & (y > -step[1]) & (y < height + step[1])
@@ -154,7 +154,10 @@ class Motion:
             empty = np.zeros((0, 0), np.float32)
             return empty, empty, (slice(0, 0), slice(0, 0))
         full = cv2.resize(part, ((columns + 2) * CELL, (rows + 2) * CELL))
-        area = (slice(top * CELL, min(bottom * CELL, size)), slice(left * CELL, min(right * CELL, size)))
+        area = (
+            slice(top * CELL, min(bottom * CELL, size)),
+            slice(left * CELL, min(right * CELL, size)),
+        )
         height, width = (s.stop - s.start for s in area)
         dense = full[CELL : CELL + height, CELL : CELL + width]
         x, y = cv2.split(dense)

@@ -31,8 +31,8 @@ def perturb_mask(
 ) -> UInt8[np.ndarray, "h w"]:
     """Dilates and erodes random windows of a mask until its IoU falls below a random target.
 
-    Unlike the paper's, a change that takes the IoU below `lowest` is not made: for small objects one
-    step can undo most of the mask.
+    Unlike the paper's, a change that takes the IoU below `lowest` is not made: for small objects
+    one step can undo most of the mask.
 
     Args:
       rng: random generator.

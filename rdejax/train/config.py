@@ -1,6 +1,7 @@
 """The schema of a training run; each experiment in `configs/` is one value of it."""
 
 import dataclasses
+from typing import Any
 
 from rdejax.data.config import ClipConfig
 
@@ -94,3 +95,14 @@ class TrainConfig:
     keep: int = 2
     log_every: int = 20
     threads: int = 2
+
+
+def config_from_dict(values: dict[str, Any]) -> TrainConfig:
+    """Inverse of `dataclasses.asdict`, also after JSON made the tuples lists.
+
+    Raises:
+      TypeError: a field this version does not have.
+    """
+    nested = {"clip": ClipConfig, "loss": LossConfig, "optimizer": OptimizerConfig}
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return TrainConfig(**{k: nested[k](**v) if k in nested else v for k, v in fields.items()})
