@@ -18,7 +18,9 @@ def load_config(path: str) -> TrainConfig:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not isinstance(getattr(module, "config", None), TrainConfig):
-        raise RdejaxError(f"{path}: defines no `config = TrainConfig(...)`; see configs/rde_lite.py")
+        raise RdejaxError(
+            f"{path}: defines no `config = TrainConfig(...)`; see configs/rde_lite.py"
+        )
     return module.config
 
 

@@ -15,7 +15,9 @@ config = TrainConfig(
     data_weights=(0.8, 0.2),
     clip=ClipConfig(frames=5, size=192, objects=2),
     batch=4,
-    steps=1000,
-    loss=LossConfig(sam=True, soft_iou=1.0, top_p=0.25, bootstrap_start=0, bootstrap_end=200),
-    optimizer=OptimizerConfig(lr=6e-4, trunk_lr=0.2, weight_decay=1e-3, clip_norm=2.0, warmup=50),
+    steps=640,
+    loss=LossConfig(sam=True, soft_iou=1.0, top_p=1.0),
+    optimizer=OptimizerConfig(
+        lr=3e-4, trunk_lr=0.2, weight_decay=1e-3, clip_norm=1.0, warmup=30, ema=0.99
+    ),
 )

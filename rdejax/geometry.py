@@ -47,7 +47,12 @@ class Geometry:
         return Geometry(
             source,
             inner,
-            (vertical // 2, vertical - vertical // 2, horizontal // 2, horizontal - horizontal // 2),
+            (
+                vertical // 2,
+                vertical - vertical // 2,
+                horizontal // 2,
+                horizontal - horizontal // 2,
+            ),
         )
 
     def prepare(

@@ -24,7 +24,13 @@ _LONGEST_BLOCK = 8  # frames decoded as one batch, where memorising is rarer tha
 
 @partial(jax.jit, static_argnames=("geometry", "want_probs"), donate_argnames="state")
 def _segment_blocks(
-    model: System, state: State, frames: Array, write: Array, *, geometry: Geometry, want_probs: bool
+    model: System,
+    state: State,
+    frames: Array,
+    write: Array,
+    *,
+    geometry: Geometry,
+    want_probs: bool,
 ) -> tuple[State, tuple[Array, Array | None]]:
     """Labels (slot numbers, 0 background) and, if wanted, probabilities of blocks of frames."""
     b, n = frames.shape[:2]
@@ -104,7 +110,9 @@ class Stream:
         if chunk is None:
             chunk = self.block * (1 if jax.default_backend() == "cpu" else 8)
         if chunk < 1:
-            raise RdejaxError(f"chunk={chunk}: give the number of frames per compiled call, 1 or more")
+            raise RdejaxError(
+                f"chunk={chunk}: give the number of frames per compiled call, 1 or more"
+            )
         self.blocks = max(1, chunk // self.block)
         self.max_objects = max_objects
         self.layout = layout
@@ -132,9 +140,7 @@ class Stream:
         """One frame in, its mask out: uint8 [H, W, 3] and, with new objects, uint8 [H, W]."""
         return self.push(frame[None], None if mask is None else {0: mask})[0]
 
-    def push(
-        self, frames: np.ndarray, masks: dict[int, np.ndarray] | None = None
-    ) -> np.ndarray:
+    def push(self, frames: np.ndarray, masks: dict[int, np.ndarray] | None = None) -> np.ndarray:
         """Segments the next frames.
 
         Args:
@@ -416,7 +422,9 @@ class Stream:
                 about = json.loads((file.metadata() or {})["stream"])
                 leaves = [file.get_tensor(str(i)) for i in range(len(file.keys()))]
         except (SafetensorError, OSError, KeyError, ValueError):
-            raise RdejaxError(f"{path}: not a saved stream; give a file that save() wrote") from None
+            raise RdejaxError(
+                f"{path}: not a saved stream; give a file that save() wrote"
+            ) from None
         mine = json.loads(json.dumps({"model": self.model.name, "settings": self.settings}))
         for name, value in mine.items():
             if about[name] != value:

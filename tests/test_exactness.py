@@ -14,14 +14,14 @@ T = 11
 
 @pytest.fixture(scope="module")
 def video() -> tuple[np.ndarray, np.ndarray]:
-    """Frames uint8 [T, 50, 70, 3]: two textured discs that move over a texture; and the first mask."""
+    """Frames uint8 [T, 50, 70, 3]: two discs moving over a texture; and the first mask."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (3, 12, 16, 3)).astype(np.float32)
     back, a, b = (np.asarray(jax.image.resize(c, (100, 140, 3), "cubic")) for c in coarse)
     y, x = np.mgrid[:50, :70]
     frames, mask = [], np.zeros((50, 70), np.uint8)
     for t in range(T):
-        frame = back[5 : 55, t : 70 + t].copy()
+        frame = back[5:55, t : 70 + t].copy()
         for k, (texture, cy, cx) in enumerate(((a, 20, 15 + 2 * t), (b, 35, 55 - 2 * t))):
             inside = (y - cy) ** 2 + (x - cx) ** 2 < 130
             frame[inside] = texture[:50, :70][inside]
@@ -55,7 +55,9 @@ def test_probabilities_are_probabilities(whole, video) -> None:
 def test_blocks_equal_frame_by_frame(model, video, whole) -> None:
     frames, mask = video
     stream = rdejax.stream(model)
-    parts = [stream.push_probs(frames[t : t + 1], {0: mask} if t == 0 else None)[1] for t in range(T)]
+    parts = [
+        stream.push_probs(frames[t : t + 1], {0: mask} if t == 0 else None)[1] for t in range(T)
+    ]
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=2e-5)
 
 

@@ -14,7 +14,7 @@ from rdejax.memory.protocol import Masks
 from rdejax.memory.rde import parse_strategy
 from rdejax.memory.registry import find_rule, make_rule, rule_settings
 
-H, W, CK, CV, O = 3, 4, 8, 12, 2
+H, W, CK, CV, OBJECTS = 3, 4, 8, 12, 2
 RULES = (
     ("bank", {}),
     ("bank", {"top_k": None, "max_frames": 3}),
@@ -31,7 +31,7 @@ def rule(name: str, **settings):
     return make_rule(name, key_channels=CK, value_channels=CV, rngs=nnx.Rngs(0), **settings)
 
 
-def entry(seed: int, objects: int = O):
+def entry(seed: int, objects: int = OBJECTS):
     rng = np.random.default_rng(seed)
     key = jnp.asarray(rng.normal(size=(H, W, CK)), jnp.float32)
     value = jnp.asarray(rng.normal(size=(objects, H, W, CV)), jnp.float32)
@@ -74,7 +74,7 @@ class TestContract:
         state = memory.write(started(memory), *entry(1))
         q = query()
         together, same = memory.read(state, q)
-        assert together.shape[:4] == (3, O, H, W)
+        assert together.shape[:4] == (3, OBJECTS, H, W)
         alone = jnp.concatenate([memory.read(state, q[i : i + 1])[0] for i in range(3)])
         np.testing.assert_allclose(together, alone, atol=1e-5)
         assert jax.tree.structure(same) == jax.tree.structure(state)
@@ -128,11 +128,11 @@ def test_bank_reads_what_was_written() -> None:
     for i in (1, 2):
         state = memory.write(state, *entry(i))
     keys = jnp.concatenate([entry(i)[0].reshape(-1, CK) for i in range(3)])
-    values = jnp.concatenate([entry(i)[1].reshape(O, -1, CV) for i in range(3)], axis=1)
+    values = jnp.concatenate([entry(i)[1].reshape(OBJECTS, -1, CV) for i in range(3)], axis=1)
     q = query(frames=1)
     affinity = similarity("l2", q[0].reshape(-1, CK), keys)
     expected = jnp.einsum("qm,omc->oqc", jax.nn.softmax(affinity), values)
-    got = memory.read(state, q)[0][0].reshape(O, H * W, CV)
+    got = memory.read(state, q)[0][0].reshape(OBJECTS, H * W, CV)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -184,7 +184,7 @@ def test_softmax_multiplicity_is_concatenation() -> None:
 
 def test_large_affinities_do_not_overflow() -> None:
     q, k = 40 * query(frames=1), 40 * entry(0)[0].reshape(-1, CK)
-    value = entry(0)[1].reshape(O, -1, CV)
+    value = entry(0)[1].reshape(OBJECTS, -1, CV)
     for top_k in (None, 5):
         out = read_out(q, k, value, jnp.ones(H * W, jnp.int32), top_k=top_k)
         assert jnp.isfinite(out).all()

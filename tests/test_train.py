@@ -16,6 +16,7 @@ from rdejax.data.config import ClipConfig
 from rdejax.models import create
 from rdejax.models.weights import load_into, read_weights, save_weights, weights_of
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
+from rdejax.train.loop import train
 from rdejax.train.losses import (
     bootstrap_fraction,
     bootstrapped_mean,
@@ -23,7 +24,6 @@ from rdejax.train.losses import (
     cross_entropy,
     soft_iou_loss,
 )
-from rdejax.train.loop import train
 from rdejax.train.step import init_state, make_step, merge
 
 ROOT = Path(__file__).parents[1]

@@ -76,7 +76,12 @@ def run(args: Arguments) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default) and converts."""
-    args = tyro.cli(Arguments, args=argv, prog="python -m rdejax.convert")
+    args = tyro.cli(
+        Arguments,
+        args=argv,
+        prog="python -m rdejax.convert",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     with cli_errors():
         run(args)
 

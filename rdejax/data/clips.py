@@ -16,6 +16,7 @@ Sample = tuple[np.ndarray, np.ndarray]
 Draw = Callable[[np.random.Generator], Sample]
 _TRIES = 12  # clips made before one without a visible object is an error
 _DRAWS = 50  # images looked at for one that has an object
+_IN_FRONT = 0.35  # head start of labelled sprites over distractors in a draw from [0, 1)
 _CUT_OFF = 0.2  # share of its outline at the image's border from which an object counts as cut off
 
 
@@ -68,8 +69,9 @@ def _layers(
             alike = rng.random() < config.lookalike
             cut = labelled[rng.integers(len(labelled))] if alike else _cut(rng, draw)
             sprites.append(Sprite(rng, *cut, 0, config))
-    order = rng.permutation(len(sprites))
-    return backdrop, [sprites[i] for i in order]
+    # Who is in front is chance, but what is to be followed is rarely hidden from the start.
+    depth = [rng.random() + _IN_FRONT * (sprite.label > 0) for sprite in sprites]
+    return backdrop, [sprites[i] for i in np.argsort(depth)]
 
 
 def _render(

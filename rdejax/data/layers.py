@@ -9,6 +9,7 @@ from rdejax.data.config import ClipConfig
 from rdejax.data.motion import Motion
 
 _PAD = 3  # pixels of background kept round a cut-out, so that its edge can be soft
+_ENLARGED = 2.0  # a small cut-out drawn larger than this would be a blur
 
 
 def instances(ids: UInt8[np.ndarray, "h w"], least: float) -> list[int]:
@@ -110,7 +111,9 @@ class Sprite:
         self.label = label
         size = config.size
         target = np.exp(rng.uniform(np.log(config.smallest), np.log(config.largest))) * size
-        scale = target / np.sqrt(np.count_nonzero(mask))
+        own = np.sqrt(np.count_nonzero(mask))
+        target = min(target, max(_ENLARGED * own, 1.5 * config.smallest * size))
+        scale = target / own
         image, mask, scale = self._cut_out(image, mask, scale)
         image, mask = _mirror(rng, image, mask)
         if label == 0 or rng.random() < 0.3:  # a colour of its own

@@ -91,7 +91,7 @@ def clip_loader(
     workers: int = 0,
     skip_bad: bool = False,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches; clip i of step s depends on (seed, s, i) alone, so any step can be the first.
+    """Endless batches; clip i of step s depends on (seed, s, i) alone, so any step can be first.
 
     The same holds for any number of threads and workers.
 

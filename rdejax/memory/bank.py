@@ -1,4 +1,4 @@
-"""The growing bank: every memorised frame is kept (STM, Oh et al. 2019; STCN, Cheng et al. 2021)."""
+"""The growing bank: every memorised frame is kept (STM, Oh et al., 2019; STCN, 2021)."""
 
 from typing import Any
 
@@ -32,8 +32,8 @@ class BankState:
 class BankMemory(MemoryRule):
     """Appends the key and value of each memorised frame; frames stay distinguishable.
 
-    The capacity grows in buckets (doubling) between compiled calls, so a video of T memorised frames
-    compiles log2(T) times and not T times. With `max_frames` the bank is bounded: the first frame
+    The capacity grows in buckets (doubling) between compiled calls, so a video of T memorised
+    frames compiles log2(T) times and not T times. With `max_frames` the bank is bounded: the first frame
     stays and the oldest other frame makes room (a departure from the papers, which let it grow).
 
     Args:

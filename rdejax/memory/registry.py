@@ -36,7 +36,9 @@ def _import_all() -> None:
 
 def _load_file(path: Path) -> type[MemoryRule]:
     if not path.is_file():
-        raise RdejaxError(f"{path}: no such file; give a memory rule's name or an existing .py file")
+        raise RdejaxError(
+            f"{path}: no such file; give a memory rule's name or an existing .py file"
+        )
     known = dict(_RULES)
     spec = importlib.util.spec_from_file_location(f"rdejax_user_{path.stem}", path)
     assert spec is not None and spec.loader is not None

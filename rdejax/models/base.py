@@ -5,11 +5,12 @@
     segment(state, features) -> state, logits
     memorize(state, features, masks) -> state
 
-Objects live in `groups x slots`: objects of a group got their first mask in the same frame and share
-keys. One group is the common case. `o` below is groups * slots, group by group; `valid` says
+Objects live in `groups x slots`: objects of a group got their first mask in the same frame and
+share keys. One group is the common case. `o` below is groups * slots, group by group; `valid` says
 which slots hold an object.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -103,7 +104,22 @@ class System(nnx.Module):
 
     name: str
     settings: Settings
+    default_settings: Settings
+    config: tuple[tuple[str, Any], ...]
+    key_encoder: Callable[..., Any]
+    key_proj: Callable[..., Any]
+    key_comp: Callable[..., Any]
+    value_encoder: Callable[..., Any]
+    decoder: Callable[..., Any]
     memory: MemoryRule
+
+    def __init__(self, *, settings: Settings, rngs: nnx.Rngs, **config: Any):
+        raise NotImplementedError
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights, frozen ones included."""
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self)))
 
     def encode(self, frames: Float[Array, "n H W 3"]) -> Features:
         """Features of normalised frames whose sides are multiples of 16."""
@@ -144,7 +160,9 @@ class System(nnx.Module):
         self, masks: Float[Array, "o H W"], valid: Bool[Array, " o"]
     ) -> Float[Array, "o+1 H W"]:
         """Probabilities that stand for given masks: the masks after soft aggregation."""
-        return jax.nn.softmax(self._aggregate(masks * valid[:, None, None], valid), axis=0)
+        return jax.nn.softmax(
+            self._aggregate(jnp.where(valid[:, None, None], masks, 0.0), valid), axis=0
+        )
 
     def add(
         self,
@@ -165,9 +183,7 @@ class System(nnx.Module):
         memory = _where_group(new.any(axis=1), memory, state.memory)
         return State(memory=memory, valid=state.valid | new)
 
-    def segment(
-        self, state: State, features: Features
-    ) -> tuple[State, Float[Array, "n o+1 H W"]]:
+    def segment(self, state: State, features: Features) -> tuple[State, Float[Array, "n o+1 H W"]]:
         """Logits of background and objects in frames that share the memory of `state`.
 
         A softmax over axis 1 gives probabilities. Unused slots get a logit no object can win with.
@@ -206,7 +222,7 @@ class System(nnx.Module):
         else:
             logits = lax.map(some_frames, args, batch_size=max(1, _DECODE_AT_ONCE // o))
         valid = state.valid.reshape(-1)
-        return self._aggregate(jax.nn.sigmoid(logits) * valid[:, None, None], valid)
+        return self._aggregate(jnp.where(valid[:, None, None], jax.nn.sigmoid(logits), 0.0), valid)
 
     def memorize(
         self,

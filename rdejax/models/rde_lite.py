@@ -62,7 +62,7 @@ class RDELite(System):
         self.decoder = Decoder(
             2 * value_channels,
             (channels[1], channels[0]),
-            widths=tuple(decoder_widths),
+            widths=(decoder_widths[0], decoder_widths[1], decoder_widths[2]),
             rngs=rngs,
         )
         self.memory = make_rule(

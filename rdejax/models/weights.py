@@ -63,7 +63,9 @@ def load_into(
     nnx.update(model, state)
 
 
-def save_weights(path: str | os.PathLike, model: System, *, half: bool = False, **extra: Any) -> None:
+def save_weights(
+    path: str | os.PathLike, model: System, *, half: bool = False, **extra: Any
+) -> None:
     """Writes a model's weights and description; to a temporary name first, so never half a file.
 
     Args:
@@ -90,6 +92,9 @@ def save_weights(path: str | os.PathLike, model: System, *, half: bool = False, 
     temporary = path.with_name(path.name + ".partial")
     try:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, metadata)
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 trunk to stride 16 (Tan and Le, 2019; the "lite" variant without SE and swish)."""
+"""EfficientNet-Lite0 trunk to stride 16 (Tan and Le, 2019; "lite": no SE, no swish)."""
 
 import jax
 import jax.numpy as jnp

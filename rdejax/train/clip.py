@@ -149,4 +149,3 @@ def batch_loss(
     """Mean of `clip_loss` over the clips of a batch (leading axis of every array)."""
     losses, terms = jax.vmap(lambda clip: clip_loss(model, clip, step, config))(batch)
     return losses.mean(), jax.tree.map(jnp.mean, terms)
-

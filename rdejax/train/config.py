@@ -102,7 +102,10 @@ def config_from_dict(values: dict[str, Any]) -> TrainConfig:
 
     Raises:
       TypeError: a field this version does not have.
+      KeyError: a part is missing.
     """
-    nested = {"clip": ClipConfig, "loss": LossConfig, "optimizer": OptimizerConfig}
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return TrainConfig(**{k: nested[k](**v) if k in nested else v for k, v in fields.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    fields["clip"] = ClipConfig(**fields["clip"])
+    fields["loss"] = LossConfig(**fields["loss"])
+    fields["optimizer"] = OptimizerConfig(**fields["optimizer"])
+    return TrainConfig(**fields)

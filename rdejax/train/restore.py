@@ -23,7 +23,7 @@ def load_run(workdir: Path) -> System:
     workdir = Path(workdir).absolute()
     try:
         config = config_from_dict(json.loads((workdir / "config.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise RdejaxError(
             f"{workdir}: not the work folder of a training run ({error}); give the --workdir of "
             "train.py or a .safetensors file"
@@ -34,7 +34,7 @@ def load_run(workdir: Path) -> System:
         step = manager.latest_step()
         if step is None:
             raise RdejaxError(
-                f"{workdir}: no checkpoint yet; wait for the first one (save_every={config.save_every})"
+                f"{workdir}: no checkpoint yet; wait for the first one (each {config.save_every} steps)"
             )
         state = manager.restore(step, args=ocp.args.StandardRestore(state))
     return merge(model, config, state.ema, state.fixed)

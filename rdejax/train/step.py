@@ -60,7 +60,8 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
     def labels(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: "trunk" if "key_encoder" in jax.tree_util.keystr(path) else "new", params
+            lambda path, _: "trunk" if "key_encoder" in jax.tree_util.keystr(path) else "new",
+            params,
         )
 
     def adamw(factor: float) -> optax.GradientTransformation:
@@ -72,7 +73,8 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 def split(model: System, config: TrainConfig) -> tuple[Any, Any, Any]:
     """Graph definition, trained weights and fixed weights of a model."""
-    return nnx.split(model, trainable(config.optimizer), ...)
+    graph, trained, fixed = nnx.split(model, trainable(config.optimizer), ...)
+    return graph, trained, fixed
 
 
 def init_state(model: System, config: TrainConfig) -> tuple[Any, TrainState]:
