@@ -33,8 +33,8 @@ class BankMemory(MemoryRule):
     """Appends the key and value of each memorised frame; frames stay distinguishable.
 
     The capacity grows in buckets (doubling) between compiled calls, so a video of T memorised
-    frames compiles log2(T) times and not T times. With `max_frames` the bank is bounded: the first frame
-    stays and the oldest other frame makes room (a departure from the papers, which let it grow).
+    frames compiles log2(T) times and not T times. With `max_frames` the bank is bounded: the first
+    frame stays and the oldest other frame makes room (the papers let it grow).
 
     Args:
       key_channels: unused, the bank takes any width.

@@ -6,8 +6,8 @@ of one *group*: those whose first mask came in the same frame, so that they shar
 video whose objects enter at several times has several groups; `rdejax.models.base` maps a rule
 over them, and a rule never notices.)
 
-Writing one: subclass `MemoryRule`, decorate it with `rdejax.memory.registry.register("name")` and put the file into `rdejax/memory/`, or anywhere else and name the file itself
-(`--memory path/to/file.py`). No other file has to change.
+Writing one: subclass `MemoryRule`, decorate it with `rdejax.memory.registry.register("name")` and
+put the file into `rdejax/memory/`, or anywhere else and name the file itself (`--memory path/to/file.py`). No other file has to change.
 """
 
 from typing import Any
@@ -39,8 +39,8 @@ class MemoryRule(nnx.Module):
 
     In all methods: `h`, `w` is the stride-16 grid; `o` the object slots of the group, some of which
     may be padding, so a rule must treat every slot alike and independently; `ck`, `cv` the widths
-    of keys and values. For systems whose keys have parts (XMem's shrinkage and selection) `key` is the
-    pytree the system's key projection returns.
+    of keys and values. For systems whose keys have parts (XMem's shrinkage and selection) `key` is
+    the pytree the system's key projection returns.
     """
 
     def __init__(self, *, key_channels: int, value_channels: int, rngs: nnx.Rngs, **settings: Any):

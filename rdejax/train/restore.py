@@ -34,7 +34,7 @@ def load_run(workdir: Path) -> System:
         step = manager.latest_step()
         if step is None:
             raise RdejaxError(
-                f"{workdir}: no checkpoint yet; wait for the first one (each {config.save_every} steps)"
+                f"{workdir}: no checkpoint yet; one is made every {config.save_every} steps"
             )
         state = manager.restore(step, args=ocp.args.StandardRestore(state))
     return merge(model, config, state.ema, state.fixed)
