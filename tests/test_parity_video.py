@@ -1,8 +1,8 @@
 """Nine-frame videos against the published code: all memory modes of RDE-VOS, and STCN.
 
-Measured on CPU, float32, over the twelve runs: probabilities (every fourth pixel both ways)
-differ by at most 8.2e-5 and 1.3e-6 on average; at most one of 133 200 mask pixels differs. The published code
-differs by 1e-4 from itself when run in float64.
+Measured on CPU, float32, over the twelve runs: probabilities (every fourth pixel both ways) differ
+by at most 8.2e-5 and 1.3e-6 on average; at most one of 133 200 mask pixels differs. The published
+code differs by 1e-4 from itself when run in float64.
 """
 
 import functools

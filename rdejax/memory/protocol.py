@@ -7,7 +7,8 @@ video whose objects enter at several times has several groups; `rdejax.models.ba
 over them, and a rule never notices.)
 
 Writing one: subclass `MemoryRule`, decorate it with `rdejax.memory.registry.register("name")` and
-put the file into `rdejax/memory/`, or anywhere else and name the file itself (`--memory path/to/file.py`). No other file has to change.
+put the file into `rdejax/memory/`; or put it anywhere and name the file itself
+(`--memory path/to/file.py`). No other file has to change.
 """
 
 from typing import Any
