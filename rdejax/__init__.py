@@ -1,7 +1,20 @@
 """rdejax: semi-supervised video object segmentation with functional memory, in JAX."""
 
-from rdejax.api import load_model, segment_video, stream
+from typing import TYPE_CHECKING, Any
+
 from rdejax.errors import RdejaxError
+
+if TYPE_CHECKING:
+    from rdejax.api import load_model, segment_video, stream
 
 __version__ = "0.1.0"
 __all__ = ["RdejaxError", "load_model", "segment_video", "stream"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: importing JAX takes seconds, which `infer.py --help` need not wait for.
+    if name in ("load_model", "segment_video", "stream"):
+        import rdejax.api
+
+        return getattr(rdejax.api, name)
+    raise AttributeError(f"module 'rdejax' has no attribute {name!r}")

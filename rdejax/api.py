@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from rdejax.errors import RdejaxError
-from rdejax.models import System, create, names
+from rdejax.models import System, names
+from rdejax.models.registry import outline
 from rdejax.models.settings import Settings
 from rdejax.models.weights import FORMAT, load_into, read_weights, weights_of
 from rdejax.slots import plan_layout
-from rdejax.stream import Stream
+from rdejax.streaming import Stream
 
 
 def bundled() -> dict[str, Path]:
@@ -95,7 +96,7 @@ def _build(
     source: str,
 ) -> System:
     chosen = stored.override(**settings) if settings else stored
-    model = create(name, config=config, settings=chosen)
+    model = outline(name, config=config, settings=chosen)
     # Another rule, or a strategy without the embedding, has no use for the SAMs' weights.
     changed = chosen.memory != stored.memory or "strategy" in settings
     load_into(model, arrays, source=source, ignore=("memory/",) if changed else ())

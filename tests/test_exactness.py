@@ -7,7 +7,7 @@ import pytest
 import rdejax
 from rdejax.models import System, create
 from rdejax.slots import Layout, plan_layout
-from rdejax.stream import Stream
+from rdejax.streaming import Stream
 
 T = 11
 
@@ -248,7 +248,7 @@ def test_unknown_settings_and_models() -> None:
 
 
 def test_segment_compiles_once_per_shape(model, video) -> None:
-    from rdejax.stream import _segment_blocks
+    from rdejax.streaming import _segment_blocks
 
     frames, mask = video
     rdejax.segment_video(model, frames, mask)

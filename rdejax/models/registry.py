@@ -49,6 +49,20 @@ def find_system(name: str) -> type[System]:
     return _SYSTEMS[name]
 
 
+def _builder(
+    name: str,
+    seed: int,
+    config: dict[str, Any] | None,
+    settings: Settings | None,
+    overrides: dict[str, Any],
+) -> Callable[[], System]:
+    system = find_system(name)
+    chosen = settings or system.default_settings
+    if overrides:
+        chosen = chosen.override(**overrides)
+    return lambda: system(settings=chosen, rngs=nnx.Rngs(seed), **(config or {}))
+
+
 def create(
     name: str,
     *,
@@ -66,8 +80,15 @@ def create(
       settings: inference settings; default: the system's own.
       **overrides: changes to the settings, see `Settings.override`.
     """
-    system = find_system(name)
-    chosen = settings or system.default_settings
-    if overrides:
-        chosen = chosen.override(**overrides)
-    return system(settings=chosen, rngs=nnx.Rngs(seed), **(config or {}))
+    # Jitted, for op by op the initialisers are some 150 compilations.
+    return nnx.jit(_builder(name, seed, config, settings, overrides))()
+
+
+def outline(
+    name: str,
+    *,
+    config: dict[str, Any] | None = None,
+    settings: Settings | None = None,
+) -> System:
+    """A system whose weights are shapes only, to be filled by `rdejax.models.weights.load_into`."""
+    return nnx.eval_shape(_builder(name, 0, config, settings, {}))

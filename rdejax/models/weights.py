@@ -31,7 +31,7 @@ def load_into(
     """Puts weights into a module, in place, or changes nothing.
 
     Args:
-      model: the module.
+      model: the module; its own weights may be shapes only (`rdejax.models.registry.outline`).
       weights: arrays by "/"-joined path; float16 is widened.
       source: where they come from, for messages.
       ignore: path prefixes whose unexpected weights are left out.
@@ -58,9 +58,11 @@ def load_into(
     for name, array in weights.items():
         if not np.isfinite(array).all():
             raise RdejaxError(f"{source}: {name} holds NaN or infinity; the file is of no use")
-    for name, leaf in flat.items():
-        leaf[...] = jnp.asarray(weights[name], jnp.float32)
-    nnx.update(model, state)
+    filled = [
+        (path, leaf.replace(jnp.asarray(weights["/".join(map(str, path))], jnp.float32)))
+        for path, leaf in nnx.to_flat_state(state)
+    ]
+    nnx.update(model, nnx.from_flat_state(filled))
 
 
 def save_weights(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rdejax.errors import RdejaxError
 from rdejax.nn.cbam import CBAM
 from rdejax.nn.efficientnet import space_to_depth
 from rdejax.nn.layers import Conv, ResBlock
@@ -46,6 +47,10 @@ class LiteValueEncoder(nnx.Module):
         self.mix8 = Conv(w8 + c8, w8, 3, kernel_init=he, rngs=rngs)
         self.down16 = Conv(w8, w16, 3, stride=2, kernel_init=he, rngs=rngs)
         learned = value_channels - _MASK_CHANNELS
+        if learned < 16:
+            raise RdejaxError(
+                f"value_channels={value_channels}: give 32 or more, 16 of which hold the mask itself"
+            )
         self.block1 = ResBlock(w16 + c16, learned, rngs=rngs)
         self.attention = CBAM(learned, rngs=rngs)
         self.block2 = ResBlock(learned, learned, rngs=rngs)
