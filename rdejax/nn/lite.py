@@ -49,7 +49,7 @@ class LiteValueEncoder(nnx.Module):
         learned = value_channels - _MASK_CHANNELS
         if learned < 16:
             raise RdejaxError(
-                f"value_channels={value_channels}: give 32 or more, 16 of which hold the mask itself"
+                f"value_channels={value_channels}: give 32 or more, for 16 hold the mask itself"
             )
         self.block1 = ResBlock(w16 + c16, learned, rngs=rngs)
         self.attention = CBAM(learned, rngs=rngs)
