@@ -109,11 +109,11 @@ def test_soft_iou_and_kl() -> None:
 @pytest.fixture(scope="module")
 def overfitted():
     model = create("rde-lite")
-    _, state = init_state(model, dataclasses.replace(TINY, steps=80))
-    step = make_step(model, dataclasses.replace(TINY, steps=80))
+    _, state = init_state(model, dataclasses.replace(TINY, steps=140))
+    step = make_step(model, dataclasses.replace(TINY, steps=140))
     start = jax.tree.map(np.array, (state.params, state.fixed))
     history = []
-    for _ in range(80):
+    for _ in range(140):
         state, metrics = step(state, clip_batch())
         history.append({k: float(v) for k, v in metrics.items()})
     return start, state, history
@@ -209,6 +209,10 @@ def test_train_script_names_what_is_wrong(tmp_path) -> None:
     missing = run_script("configs/none.py", "--workdir", str(tmp_path))
     assert missing.returncode == 2 and "configs/none.py" in missing.stderr
     config = "configs/rde_lite.py"
-    nodata = run_script(config, "--workdir", str(tmp_path), "--data", str(tmp_path / "nowhere"))
+    uneven = run_script(config, "--workdir", str(tmp_path), "--data", str(tmp_path))
+    assert uneven.returncode == 2 and "2 data weights" in uneven.stderr
+    nodata = run_script(
+        config, "--workdir", str(tmp_path), "--data", str(tmp_path / "nowhere"), str(tmp_path)
+    )
     assert nodata.returncode == 2 and "nowhere" in nodata.stderr
     assert "Traceback" not in missing.stderr + nodata.stderr

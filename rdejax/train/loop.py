@@ -125,7 +125,13 @@ def _run(
 ) -> TrainState:
     step_function = make_step(model, config)
     first = int(state.step)
-    roots = tuple(zip(config.data, config.data_weights or (1.0,) * len(config.data), strict=True))
+    weights = config.data_weights or (1.0,) * len(config.data)
+    if len(weights) != len(config.data):
+        raise RdejaxError(
+            f"{len(weights)} data weights for {len(config.data)} data folders; "
+            "give --data-weights as many numbers as folders"
+        )
+    roots = tuple(zip(config.data, weights, strict=True))
     batches = clip_loader(
         list(roots),
         config.clip,
