@@ -423,6 +423,9 @@ fake_api(delay={delay})
 from rdejax.io import segment
 segment._CHECKPOINT_SECONDS = 0
 segment.segment_to_folder.__kwdefaults__["checkpoint_seconds"] = 0
+import signal
+# A shell that runs the tests in the background hands down an ignored SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from rdejax.infer_cli import main
 {prepare}
 main(sys.argv[1:])
@@ -436,8 +439,6 @@ def _start(arguments, delay=0.1, prepare=""):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that runs the tests in the background hands down an ignored SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
 
 
