@@ -8,7 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from rdejax.memory.registry import make_rule
-from rdejax.models.base import Features, System, others_of
+from rdejax.models.base import System, others_of
+from rdejax.propagate import one_frame
 from rdejax.train.config import LossConfig
 from rdejax.train.losses import (
     bootstrap_fraction,
@@ -17,11 +18,6 @@ from rdejax.train.losses import (
     cross_entropy,
     soft_iou_loss,
 )
-
-
-def frame_features(features: Features, t: int) -> Features:
-    """Features of frame `t` alone."""
-    return jax.tree.map(lambda x: x[t : t + 1], features)
 
 
 def with_memory(model: System, memory: nnx.Module) -> System:
@@ -89,7 +85,7 @@ def clip_loss(
     frames, labels, valid = clip["frames"], clip["labels"], clip["valid"]
     count, objects = frames.shape[0], valid.shape[0]
     features = model.encode(normalise(model, frames))
-    first = frame_features(features, 0)
+    first = one_frame(features, 0)
     true_mask = one_hot_masks(labels[0], objects)
     perturbed = clip["perturbed"].astype(jnp.float32)
     bank_model = full_bank(model)
@@ -102,7 +98,7 @@ def clip_loss(
     seg = iou = guidance = jnp.zeros(())
     fraction = bootstrap_fraction(step, config.bootstrap_start, config.bootstrap_end, config.top_p)
     for t in range(1, count):
-        now = frame_features(features, t)
+        now = one_frame(features, t)
         readout, _ = bank_model.read(bank, now)
         logits = bank_model.decode(bank, now, readout)[0]
         scored = logits
