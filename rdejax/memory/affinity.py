@@ -128,7 +128,10 @@ def read_out(
             weights = softmax_weights(affinity, multiplicity)
         else:
             weights = top_k_weights(affinity, multiplicity, top_k)
-        out = jnp.einsum("qm,omc->oqc", weights, value)
+        # The weights are float32; the sum is, too, and only its operands are rounded in bfloat16.
+        out = jnp.einsum(
+            "qm,omc->oqc", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
+        ).astype(value.dtype)
         return out.reshape(value.shape[0], h, w, value.shape[-1])
 
     # Frame by frame: an affinity is h*w x m, the largest array of a long video.

@@ -63,6 +63,21 @@ class State:
     valid: Bool[Array, "g s"]
 
 
+@flax.struct.dataclass
+class Entry:
+    """What memory gets of one frame.
+
+    Attributes:
+      key: [h, w, ck] (or the pytree of the system's key projection).
+      value: [groups, slots, h, w, cv].
+      masks: of the objects, every leaf with leading group and slot axes.
+    """
+
+    key: Any
+    value: Float[Array, "g s h w cv"]
+    masks: Masks
+
+
 def others_of(masks: Float[Array, "o H W"]) -> Float[Array, "o H W"]:
     """For each object the sum of the other objects' masks."""
     return jnp.sum(masks, axis=-3, keepdims=True) - masks
@@ -153,8 +168,15 @@ class System(nnx.Module):
         """
         if valid is None:
             valid = jnp.ones(masks.shape[0], bool)
-        probs = self.given(masks, valid)
-        return State(memory=self._init(features, probs, groups), valid=valid.reshape(groups, -1))
+        entry = self.entry(features, self.given(masks, valid), groups)
+        return self.begin(entry, valid.reshape(groups, -1))
+
+    def begin(self, entry: Entry, valid: Bool[Array, "g s"]) -> State:
+        """State after a first frame that is already encoded."""
+        memory = jax.vmap(self.memory.init, in_axes=(None, 0, 0))(
+            entry.key, entry.value, entry.masks
+        )
+        return State(memory=memory, valid=valid)
 
     def given(
         self, masks: Float[Array, "o H W"], valid: Bool[Array, " o"]
@@ -179,7 +201,11 @@ class System(nnx.Module):
           probs: probabilities of all objects, old ones as predicted and new ones as given.
           new: slots of the new objects.
         """
-        memory = self._init(features, probs, state.valid.shape[0], like=state.memory)
+        memory = self.begin(self.entry(features, probs, state.valid.shape[0]), new).memory
+        # A growing rule's older groups may have more room by now than a fresh one.
+        if jax.tree.map(jnp.shape, memory) != jax.tree.map(jnp.shape, state.memory):
+            room = _room(self.memory, state.memory)
+            memory = jax.vmap(lambda m: self.memory.reserve(m, room))(memory)
         memory = _where_group(new.any(axis=1), memory, state.memory)
         return State(memory=memory, valid=state.valid | new)
 
@@ -239,9 +265,24 @@ class System(nnx.Module):
           masks: probabilities of background and objects.
           groups: groups that memorise it; default: all.
         """
-        key, value, by_group = self._entry(features, masks, state.valid.shape[0])
+        return self.write(state, self.entry(features, masks, state.valid.shape[0]), groups)
+
+    def entry(self, features: Features, probs: Float[Array, "o+1 H W"], groups: int) -> Entry:
+        """What memory gets of one frame with these (soft) masks of background and objects."""
+        soft = probs[1:]
+        hard = jax.nn.one_hot(jnp.argmax(probs, axis=0), probs.shape[0], axis=0)[1:]
+        value = self.encode_value(features, soft[None], others_of(soft)[None])[0]
+
+        def split(x: Array) -> Array:
+            return x.reshape(groups, -1, *x.shape[1:])
+
+        key = jax.tree.map(lambda x: x[0], features.key)
+        return Entry(key, split(value), Masks(soft=split(soft), hard=split(hard)))
+
+    def write(self, state: State, entry: Entry, groups: Bool[Array, " g"] | None = None) -> State:
+        """State after an encoded frame is written to memory; see `memorize`."""
         write = jax.vmap(self.memory.write, in_axes=(0, None, 0, 0))
-        memory = write(state.memory, key, value, by_group)
+        memory = write(state.memory, entry.key, entry.value, entry.masks)
         if groups is not None:
             memory = _where_group(groups, memory, state.memory)
         return State(memory=memory, valid=state.valid)
@@ -259,26 +300,3 @@ class System(nnx.Module):
         logits = aggregate_logits(p)
         present = jnp.concatenate([jnp.ones(1, bool), valid])
         return jnp.where(present[:, None, None], logits, _NO_OBJECT)
-
-    def _entry(self, features: Features, probs: Array, groups: int) -> tuple[Any, Array, Masks]:
-        soft = probs[1:]
-        hard = jax.nn.one_hot(jnp.argmax(probs, axis=0), probs.shape[0], axis=0)[1:]
-        value = self.encode_value(features, soft[None], others_of(soft)[None])[0]
-
-        def split(x: Array) -> Array:
-            return x.reshape(groups, -1, *x.shape[1:])
-
-        key = jax.tree.map(lambda x: x[0], features.key)
-        return key, split(value), Masks(soft=split(soft), hard=split(hard))
-
-    def _init(self, features: Features, probs: Array, groups: int, like: Any = None) -> Any:
-        key, value, masks = self._entry(features, probs, groups)
-        memory = jax.vmap(self.memory.init, in_axes=(None, 0, 0))(key, value, masks)
-        if like is None:
-            return memory
-        # A growing rule's older groups may have more room by now than a fresh one.
-        same = jax.tree.map(jnp.shape, memory) == jax.tree.map(jnp.shape, like)
-        if same:
-            return memory
-        room = _room(self.memory, like)
-        return jax.vmap(lambda m: self.memory.reserve(m, room))(memory)

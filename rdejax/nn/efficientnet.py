@@ -73,6 +73,22 @@ class EfficientNetLite0(nnx.Module):
 
     channels = (24, 40, 112)
 
+    @staticmethod
+    def in_early_stage(path: tuple, stride: int) -> bool:
+        """Whether a weight belongs to the stem or a block whose features have at most this stride.
+
+        Early features change least in fine-tuning, and their gradients cost most.
+
+        Args:
+          path: of the weight, with the names and indices of the modules above it.
+          stride: 4 or 8; 0 for none.
+        """
+        if stride == 0:
+            return False
+        last = TAPS[{4: 0, 8: 1}[stride]]
+        text = "/".join(str(p) for p in path) + "/"
+        return "/stem" in text or any(f"blocks/{i}/" in text for i in range(last + 1))
+
     def __init__(self, *, rngs: nnx.Rngs):
         self.stem = nnx.Conv(
             3, 32, (3, 3), strides=(2, 2), padding="SAME", use_bias=False, rngs=rngs
@@ -104,22 +120,6 @@ class EfficientNetLite0(nnx.Module):
                 taps.append(x / TAP_SCALES[len(taps)])
         f4, f8, f16 = taps
         return f4, f8, f16
-
-
-def in_early_stage(path: tuple, stride: int) -> bool:
-    """Whether a weight belongs to the stem or a block whose features have at most this stride.
-
-    Early features change least in fine-tuning, and their gradients cost most.
-
-    Args:
-      path: of the weight, with the names and indices of the modules above it.
-      stride: 4 or 8; 0 for none.
-    """
-    if stride == 0:
-        return False
-    last = TAPS[{4: 0, 8: 1}[stride]]
-    text = "/".join(str(p) for p in path) + "/"
-    return "/stem" in text or any(f"blocks/{i}/" in text for i in range(last + 1))
 
 
 def space_to_depth(x: Float[Array, "n H W c"], block: int) -> Float[Array, "n h w d"]:

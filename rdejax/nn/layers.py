@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
@@ -149,7 +150,9 @@ def max_pool3x3s2(x: Float[Array, "n h w c"]) -> Float[Array, "n i j c"]:
     """Largest value of 3x3 windows, stride 2, padding 1."""
     return lax.reduce_window(
         x,
-        jnp.array(-jnp.inf, x.dtype),
+        # NumPy's, not JAX's: only for a constant does JAX see that this is a maximum, and has its
+        # gradient.
+        np.array(-np.inf, x.dtype),
         lax.max,
         (1, 3, 3, 1),
         (1, 2, 2, 1),

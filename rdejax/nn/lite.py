@@ -77,6 +77,7 @@ class LiteValueEncoder(nnx.Module):
         def each(f: Array) -> Array:
             return jnp.repeat(f, o, axis=0)
 
+        mask, others = mask.astype(f4.dtype), others.astype(f4.dtype)
         masks = jnp.stack([mask, others], axis=-1).reshape(n * o, *mask.shape[2:], 2)
         x = jnp.concatenate([space_to_depth(masks, 4), each(f4)], axis=-1)
         x = self.down8(jax.nn.relu(self.mix4(x)))

@@ -85,6 +85,13 @@ class ResNetTrunk(nnx.Module):
 
     blocks = {18: (BasicBlock, (2, 2, 2)), 50: (Bottleneck, (3, 4, 6))}
 
+    @staticmethod
+    def in_early_stage(path: tuple, stride: int) -> bool:
+        """Whether a weight belongs to a stage whose features have at most this stride (0, 4, 8)."""
+        early = {0: (), 4: ("conv1", "bn1", "layer1"), 8: ("conv1", "bn1", "layer1", "layer2")}
+        after = path.index("key_encoder") + 1 if "key_encoder" in path else 0
+        return path[after] in early[stride]
+
     def __init__(
         self,
         depth: int = 50,

@@ -1,14 +1,17 @@
 """The loss of one training clip, from the same methods that inference uses."""
 
+from collections.abc import Callable
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from rdejax.memory.registry import make_rule
-from rdejax.models.base import System, others_of
+from rdejax.models.base import Features, State, System
 from rdejax.propagate import one_frame
 from rdejax.train.config import LossConfig
 from rdejax.train.losses import (
@@ -16,6 +19,10 @@ from rdejax.train.losses import (
     bootstrapped_mean,
     channel_kl,
     cross_entropy,
+    dice_loss,
+    frame_weights,
+    lovasz_loss,
+    one_hot_masks,
     soft_iou_loss,
 )
 
@@ -52,19 +59,43 @@ def normalise(model: System, frames: UInt8[Array, "t H W 3"]) -> Float[Array, "t
     return (x - jnp.asarray(model.mean)) / jnp.asarray(model.std)
 
 
-def one_hot_masks(labels: Int[Array, "*t H W"], objects: int) -> Float[Array, "*t o H W"]:
-    """Binary masks of the ids 1..objects."""
-    ids = jnp.arange(1, objects + 1)[:, None, None]
-    return (labels[..., None, :, :] == ids).astype(jnp.float32)
+@flax.struct.dataclass
+class ClipOutputs:
+    """What the networks say of a clip of T frames, whose first mask is given.
+
+    Attributes:
+      logits: [T-1, o+1, H, W] of the frames after the first, as they are scored.
+      guidance: L_UG of all SAM-pattern items, unweighted.
+      consistency: L_MC, unweighted.
+    """
+
+    logits: Float[Array, "t o+1 H W"]
+    guidance: Float[Array, ""]
+    consistency: Float[Array, ""]
 
 
-def clip_loss(
+@flax.struct.dataclass
+class _Past:
+    bank: State
+    sam: State | None
+    guidance: Float[Array, ""]
+
+
+def with_background(masks: Float[Array, "o H W"]) -> Float[Array, "o+1 H W"]:
+    """Masks as probabilities of background and objects, left as they are where objects overlap."""
+    return jnp.concatenate([1.0 - jnp.clip(masks.sum(0, keepdims=True), 0.0, 1.0), masks])
+
+
+def clip_outputs(
     model: System,
     clip: dict[str, Array],
-    step: Int[Array, ""],
-    config: LossConfig,
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Loss of one clip (RDE-VOS, section 3.4 and equations 4 to 7).
+    *,
+    sam: bool,
+    every_object: bool = False,
+    remat: bool = False,
+    dtype: Any = jnp.float32,
+) -> ClipOutputs:
+    """Runs a clip as it is trained on (RDE-VOS, section 3.4), a scan over its frames.
 
     Without the SAM pattern every frame t >= 1 is read from the bank of frames 0..t-1 (static-image
     stage, STCN). With it, odd frames are read from that bank (STM pattern) and even ones from the
@@ -76,72 +107,152 @@ def clip_loss(
       model: system with RDE memory (any, without the SAM pattern).
       clip: frames uint8 [t, H, W, 3], labels uint8 [t, H, W], perturbed uint8 [o, H, W], valid
         bool [o].
+      sam: whether even frames follow the SAM pattern; needs an odd number of frames.
+      every_object: unused slots count in L_UG and L_MC, as in the public code.
+      remat: recompute activations in the backward pass instead of keeping them.
+      dtype: of the networks' activations; logits and losses are float32.
+    """
+    frames, labels, valid = clip["frames"], clip["labels"], clip["valid"]
+    period = 2 if sam else 1
+    counts = jnp.ones_like(valid) if every_object else valid
+    keep: Callable[..., Any] = jax.checkpoint if remat else lambda f: f
+    features = keep(model.encode)(normalise(model, frames).astype(dtype))
+    first = one_frame(features, 0)
+    bank_model = full_bank(model)
+    sam_model = embedding_only(model) if sam else None
+
+    def entry(masks: Array) -> Any:
+        return bank_model.entry(first, with_background(masks), 1)
+
+    given = keep(entry)(clip["perturbed"].astype(jnp.float32))
+    true = keep(entry)(one_hot_masks(labels[0], valid.shape[0]))
+    bank = bank_model.reserve(bank_model.begin(given, valid[None]), frames.shape[0] - 1)
+    past = _Past(
+        bank=bank,
+        sam=sam_model.begin(given, valid[None]) if sam_model else None,
+        guidance=jnp.zeros(()),
+    )
+
+    def frame(past: _Past, now: Features, recurrent: bool, memorize: bool) -> tuple[_Past, Array]:
+        readout, _ = bank_model.read(past.bank, now)
+        logits = scored = bank_model.decode(past.bank, now, readout)[0]
+        if recurrent:
+            assert sam_model is not None and past.sam is not None
+            sam_readout, _ = sam_model.read(past.sam, now)
+            scored = sam_model.decode(past.sam, now, sam_readout)[0]
+            kl = channel_kl(
+                sam_model.decoder_input(sam_readout, now.thin)[0],
+                bank_model.decoder_input(readout, now.thin)[0],
+                counts,
+            )
+            past = past.replace(guidance=past.guidance + kl)  # type: ignore[attr-defined]
+        if memorize:
+            new = bank_model.entry(now, jax.nn.softmax(logits, axis=0), 1)
+            past = _Past(
+                bank=bank_model.write(past.bank, new),
+                sam=sam_model.write(past.sam, new) if sam_model and past.sam else None,
+                guidance=past.guidance,
+            )
+        return past, scored
+
+    def block(past: _Past, now: Features, last: bool = False) -> tuple[_Past, Array]:
+        out = []
+        for i in range(period):
+            memorize = not (last and i == period - 1)
+            past, scored = frame(past, one_frame(now, i), sam and i == 1, memorize)
+            out.append(scored)
+        return past, jnp.stack(out)
+
+    blocks = jax.tree.map(lambda x: x[1:].reshape(-1, period, *x.shape[1:]), features)
+    # The last frame is not memorised, so its block stands outside of the scan.
+    parts = []
+    if frames.shape[0] > period + 1:
+        past, logits = lax.scan(keep(block), past, jax.tree.map(lambda x: x[:-1], blocks))
+        parts.append(logits)
+    closing = keep(lambda past, now: block(past, now, last=True))
+    past, tail = closing(past, jax.tree.map(lambda x: x[-1], blocks))
+    logits = jnp.concatenate([*parts, tail[None]])
+    consistency = channel_kl(given.value[0], true.value[0], counts)
+    return ClipOutputs(logits.reshape(-1, *logits.shape[2:]), past.guidance, consistency)
+
+
+def segmentation_terms(
+    logits: Float[Array, "t o+1 H W"],
+    labels: UInt8[Array, "t H W"],
+    valid: Bool[Array, " o"],
+    fraction: Float[Array, ""],
+) -> dict[str, Float[Array, " t"]]:
+    """Losses of each predicted frame: cross-entropy, soft IoU, dice and Lovasz."""
+
+    def one(logits: Array, labels: Array) -> dict[str, Array]:
+        probs = jax.nn.softmax(logits, axis=0)[1:]
+        return {
+            "cross_entropy": bootstrapped_mean(cross_entropy(logits, labels), fraction),
+            "soft_iou": soft_iou_loss(probs, labels, valid),
+            "dice": dice_loss(probs, labels, valid),
+            "lovasz": lovasz_loss(probs, labels, valid),
+        }
+
+    return jax.vmap(one)(logits, labels)
+
+
+def clip_loss(
+    model: System,
+    clip: dict[str, Array],
+    step: Int[Array, ""],
+    config: LossConfig,
+    *,
+    remat: bool = False,
+    dtype: Any = jnp.float32,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Loss of one clip (RDE-VOS, equations 4 to 7), see `clip_outputs` for the arguments.
+
+    Args:
+      model: the system.
+      clip: the clip.
       step: training step, for the bootstrapping schedule.
-      config: weights and schedule.
+      config: weights, schedule and convention.
+      remat: see `clip_outputs`.
+      dtype: see `clip_outputs`.
 
     Returns:
       The loss and its terms.
     """
-    frames, labels, valid = clip["frames"], clip["labels"], clip["valid"]
-    count, objects = frames.shape[0], valid.shape[0]
-    features = model.encode(normalise(model, frames))
-    first = one_frame(features, 0)
-    true_mask = one_hot_masks(labels[0], objects)
-    perturbed = clip["perturbed"].astype(jnp.float32)
-    bank_model = full_bank(model)
-    bank = bank_model.start(first, perturbed, valid)
-    bank = bank_model.reserve(bank, count - 1)
-    if config.sam:
-        sam_model = embedding_only(model)
-        sam = sam_model.start(first, perturbed, valid)
-
-    seg = iou = guidance = jnp.zeros(())
-    fraction = bootstrap_fraction(step, config.bootstrap_start, config.bootstrap_end, config.top_p)
-    for t in range(1, count):
-        now = one_frame(features, t)
-        readout, _ = bank_model.read(bank, now)
-        logits = bank_model.decode(bank, now, readout)[0]
-        scored = logits
-        if config.sam and t % 2 == 0:
-            sam_readout, _ = sam_model.read(sam, now)
-            scored = sam_model.decode(sam, now, sam_readout)[0]
-            guidance += channel_kl(
-                sam_model.decoder_input(sam_readout, now.thin)[0],
-                bank_model.decoder_input(readout, now.thin)[0],
-                valid,
-            )
-        seg += bootstrapped_mean(cross_entropy(scored, labels[t]), fraction)
-        iou += soft_iou_loss(jax.nn.softmax(scored, axis=0)[1:], labels[t], valid)
-        if t < count - 1:
-            probs = jax.nn.softmax(logits, axis=0)
-            bank = bank_model.memorize(bank, now, probs)
-            if config.sam:
-                sam = sam_model.memorize(sam, now, probs)
-
-    def value(masks: Array) -> Array:
-        probs = bank_model.given(masks, valid)[1:]
-        return model.encode_value(first, probs[None], others_of(probs)[None])[0]
-
-    consistency = channel_kl(value(perturbed), value(true_mask), valid)
-    scale = 0.5 if config.sam else 1.0 / (count - 1)
-    terms: dict[str, Any] = {
-        "segmentation": scale * seg,
-        "soft_iou": iou / (count - 1),
-        "guidance": guidance,
-        "consistency": consistency,
-    }
-    total = (
-        terms["segmentation"]
-        + config.soft_iou * terms["soft_iou"]
-        + config.guidance * guidance
-        + config.consistency * consistency
+    public = config.convention == "public"
+    out = clip_outputs(
+        model, clip, sam=config.sam, every_object=public, remat=remat, dtype=dtype
     )
-    return total, {**terms, "iou": 1.0 - terms["soft_iou"]}
+    fraction = bootstrap_fraction(step, config.bootstrap_start, config.bootstrap_end, config.top_p)
+    terms = segmentation_terms(out.logits, clip["labels"][1:], clip["valid"], fraction)
+    weights = frame_weights(out.logits.shape[0], config.convention, sam=config.sam)
+    metrics = {
+        "segmentation": jnp.dot(weights, terms["cross_entropy"]),
+        "soft_iou": terms["soft_iou"].mean(),
+        "guidance": out.guidance,
+        "consistency": out.consistency,
+    }
+    total = metrics["segmentation"] + config.soft_iou * metrics["soft_iou"]
+    total += config.guidance * out.guidance + config.consistency * out.consistency
+    for name in ("dice", "lovasz"):
+        if getattr(config, name):
+            metrics[name] = terms[name].mean()
+            total += getattr(config, name) * metrics[name]
+    return total, {**metrics, "iou": 1.0 - metrics["soft_iou"]}
 
 
 def batch_loss(
-    model: System, batch: dict[str, Array], step: Int[Array, ""], config: LossConfig
+    model: System,
+    batch: dict[str, Array],
+    step: Int[Array, ""],
+    config: LossConfig,
+    *,
+    remat: bool = False,
+    dtype: Any = jnp.float32,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Mean of `clip_loss` over the clips of a batch (leading axis of every array)."""
-    losses, terms = jax.vmap(lambda clip: clip_loss(model, clip, step, config))(batch)
+
+    def one(clip: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        return clip_loss(model, clip, step, config, remat=remat, dtype=dtype)
+
+    losses, terms = jax.vmap(one)(batch)
     return losses.mean(), jax.tree.map(jnp.mean, terms)

@@ -1,8 +1,10 @@
-"""Losses of RDE-VOS and STCN as small pure functions."""
+"""Losses of RDE-VOS, STCN and SWEM as small pure functions of one frame."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+_EPS = 1e-6
 
 
 def cross_entropy(logits: Float[Array, "c H W"], labels: Int[Array, "H W"]) -> Float[Array, "H W"]:
@@ -29,6 +31,20 @@ def bootstrapped_mean(
     return jnp.sum(jnp.where(keep, flat, 0.0)) / count
 
 
+def one_hot_masks(labels: Int[Array, "*t H W"], objects: int) -> Float[Array, "*t o H W"]:
+    """Binary masks of the ids 1..objects."""
+    ids = jnp.arange(1, objects + 1)[:, None, None]
+    return (labels[..., None, :, :] == ids).astype(jnp.float32)
+
+
+def _mean_over_present(
+    per_object: Float[Array, " o"], truth: Float[Array, "o H W"], valid: Bool[Array, " o"]
+) -> Float[Array, ""]:
+    # An object that has left the frame and is rightly not predicted has no IoU.
+    counts = valid & (truth.sum((1, 2)) > 0)
+    return jnp.sum(jnp.where(counts, per_object, 0.0)) / jnp.maximum(counts.sum(), 1)
+
+
 def soft_iou_loss(
     probs: Float[Array, "o H W"], labels: Int[Array, "H W"], valid: Bool[Array, " o"]
 ) -> Float[Array, ""]:
@@ -37,26 +53,78 @@ def soft_iou_loss(
     Args:
       probs: object probabilities, background excluded.
       labels: ids, 0 for background.
-      valid: objects that count.
+      valid: objects that count; those absent from the frame do not.
     """
-    truth = (labels[None] == jnp.arange(1, probs.shape[0] + 1)[:, None, None]).astype(probs.dtype)
+    truth = one_hot_masks(labels, probs.shape[0])
     inter = jnp.minimum(probs, truth).sum((1, 2))
     union = jnp.maximum(probs, truth).sum((1, 2))
-    iou = inter / (union + 1e-6)
-    # An object that has left the frame and is rightly not predicted has no IoU.
-    counts = valid & (truth.sum((1, 2)) > 0)
-    return jnp.sum(jnp.where(counts, 1.0 - iou, 0.0)) / jnp.maximum(counts.sum(), 1)
+    return _mean_over_present(1.0 - inter / (union + _EPS), truth, valid)
+
+
+def dice_loss(
+    probs: Float[Array, "o H W"], labels: Int[Array, "H W"], valid: Bool[Array, " o"]
+) -> Float[Array, ""]:
+    """1 - mean over valid objects of 2 sum(p y) / (sum(p) + sum(y)); arguments as `soft_iou_loss`.
+
+    Milletari et al., V-Net, 2016, with plain sums in the denominator.
+    """
+    truth = one_hot_masks(labels, probs.shape[0])
+    both = probs.sum((1, 2)) + truth.sum((1, 2))
+    dice = 2.0 * (probs * truth).sum((1, 2)) / (both + _EPS)
+    return _mean_over_present(1.0 - dice, truth, valid)
+
+
+def lovasz_loss(
+    probs: Float[Array, "o H W"], labels: Int[Array, "H W"], valid: Bool[Array, " o"]
+) -> Float[Array, ""]:
+    """Lovasz-softmax loss, mean over valid objects; arguments as `soft_iou_loss`.
+
+    The Lovasz extension of the Jaccard loss at the errors |y - p| (Berman et al., CVPR 2018,
+    equations 8 to 11): errors in falling order, weighted by how much each adds to the loss.
+    """
+    truth = one_hot_masks(labels, probs.shape[0])
+
+    def one(p: Array, y: Array) -> Array:
+        errors = jnp.abs(y - p).reshape(-1)
+        order = jnp.argsort(-errors)
+        wrong_truth = jnp.cumsum(y.reshape(-1)[order])
+        wrong_other = jnp.cumsum(1.0 - y.reshape(-1)[order])
+        area = y.sum()
+        jaccard = 1.0 - (area - wrong_truth) / (area + wrong_other + _EPS)
+        gains = jnp.diff(jaccard, prepend=0.0)
+        return jnp.dot(errors[order], jax.lax.stop_gradient(gains))
+
+    return _mean_over_present(jax.vmap(one)(probs, truth), truth, valid)
 
 
 def channel_kl(
-    student: Float[Array, "o h w c"], teacher: Float[Array, "o h w c"], valid: Bool[Array, " o"]
+    student: Float[Array, "o h w c"], teacher: Float[Array, "o h w c"], counts: Bool[Array, " o"]
 ) -> Float[Array, ""]:
     """KL(teacher || student) of softmaxes over channels, summed over objects (L_UG and L_MC).
 
     As the public code: the mean over channels and positions of t (log t - log s), not their sum,
     and the teacher is not detached.
+
+    Args:
+      student: embedding that is drawn to the teacher.
+      teacher: the embedding it should equal.
+      counts: objects that are summed over.
     """
-    log_s = jax.nn.log_softmax(student, axis=-1)
-    log_t = jax.nn.log_softmax(teacher, axis=-1)
+    log_s = jax.nn.log_softmax(student.astype(jnp.float32), axis=-1)
+    log_t = jax.nn.log_softmax(teacher.astype(jnp.float32), axis=-1)
     per_object = (jnp.exp(log_t) * (log_t - log_s)).mean((1, 2, 3))
-    return jnp.sum(jnp.where(valid, per_object, 0.0))
+    return jnp.sum(jnp.where(counts, per_object, 0.0))
+
+
+def frame_weights(frames: int, convention: str, *, sam: bool) -> Float[Array, " t"]:
+    """Weights of the segmentation losses of a clip's predicted frames.
+
+    Args:
+      frames: predicted frames, one fewer than the clip has.
+      convention: "paper": one half each (L_Seg of RDE-VOS, equation 7), or their mean without the
+        SAM pattern; "public": the running total is halved after each frame is added.
+      sam: whether the clip has SAM-pattern items.
+    """
+    if convention == "public":
+        return 0.5 ** jnp.arange(frames, 0, -1, dtype=jnp.float32)
+    return jnp.full(frames, 0.5 if sam else 1.0 / frames)

@@ -1,5 +1,6 @@
 """The train state and the jitted step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -7,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from rdejax.models.base import System
-from rdejax.nn.efficientnet import in_early_stage
-from rdejax.train.clip import batch_loss
+from rdejax.nn.layers import Frozen
+from rdejax.train.clip import batch_loss, clip_outputs
 from rdejax.train.config import OptimizerConfig, TrainConfig
+from rdejax.train.parallel import batch_sharding, state_shardings
 
 
 @flax.struct.dataclass
@@ -34,14 +38,16 @@ class TrainState:
     step: Int[Array, ""]
 
 
-def trainable(config: OptimizerConfig):
+def trainable(model: System, config: OptimizerConfig):
     """NNX filter of the weights that are trained."""
+    early = getattr(model.key_encoder, "in_early_stage", None)
 
     def chosen(path: tuple, value: Any) -> bool:
-        if not isinstance(value, nnx.Param):
+        norm = config.train_norm and isinstance(value, Frozen) and path[-1] in ("scale", "bias")
+        if not (norm or isinstance(value, nnx.Param)):
             return False
         if "key_encoder" in path:
-            if in_early_stage(path, config.freeze_stride):
+            if early is not None and early(path, config.freeze_stride):
                 return False
             if config.freeze_depthwise and "depthwise" in path:
                 return False
@@ -50,13 +56,21 @@ def trainable(config: OptimizerConfig):
     return chosen
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW with warm-up, cosine decay, gradient clipping and a lower rate for the trunk."""
+def learning_rate(config: TrainConfig) -> optax.Schedule:
+    """Learning rate of the new parts by step: warm-up, then cosine or falling by steps."""
     o = config.optimizer
     warmup = min(o.warmup, max(config.steps - 1, 1))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, o.lr, warmup, max(config.steps, warmup + 1), o.lr * o.final
-    )
+    if o.schedule == "cosine":
+        end = max(config.steps, warmup + 1)
+        return optax.warmup_cosine_decay_schedule(0.0, o.lr, warmup, end, o.lr * o.final)
+    steps = optax.piecewise_constant_schedule(o.lr, {at: 0.1 for at in o.decay_at})
+    return lambda t: steps(t) * jnp.minimum(1.0, t / warmup if warmup > 0 else 1.0)
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Adam or AdamW with the schedule, gradient clipping and another rate for the trunk."""
+    o = config.optimizer
+    rate = learning_rate(config)
 
     def labels(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
@@ -64,16 +78,22 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
             params,
         )
 
-    def adamw(factor: float) -> optax.GradientTransformation:
-        return optax.adamw(lambda t: factor * schedule(t), weight_decay=o.weight_decay)
+    def part(factor: float) -> optax.GradientTransformation:
+        def scaled(t: Any) -> Any:
+            return factor * rate(t)
 
-    parts = optax.partition({"new": adamw(1.0), "trunk": adamw(o.trunk_lr)}, labels)
-    return optax.chain(optax.clip_by_global_norm(o.clip_norm), parts)
+        if o.name == "adamw":
+            return optax.adamw(scaled, weight_decay=o.weight_decay)
+        return optax.chain(optax.add_decayed_weights(o.weight_decay), optax.adam(scaled))
+
+    parts = optax.partition({"new": part(1.0), "trunk": part(o.trunk_lr)}, labels)
+    clip = optax.clip_by_global_norm(o.clip_norm) if o.clip_norm else optax.identity()
+    return optax.chain(clip, parts)
 
 
 def split(model: System, config: TrainConfig) -> tuple[Any, Any, Any]:
     """Graph definition, trained weights and fixed weights of a model."""
-    graph, trained, fixed = nnx.split(model, trainable(config.optimizer), ...)
+    graph, trained, fixed = nnx.split(model, trainable(model, config.optimizer), ...)
     return graph, trained, fixed
 
 
@@ -99,24 +119,102 @@ def merge(model: System, config: TrainConfig, params: Any, fixed: Any) -> System
     return nnx.merge(graph, trained, rest)
 
 
-def make_step(model: System, config: TrainConfig):
-    """The jitted train step: (state, batch) -> (state, metrics); the state is donated."""
-    optimizer = make_optimizer(config)
-    decay = config.optimizer.ema
+def _compute_type(config: TrainConfig) -> Any:
+    return jnp.bfloat16 if config.scale.precision == "bfloat16" else jnp.float32
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def make_gradients(model: System, config: TrainConfig) -> Callable[..., tuple[Any, Any]]:
+    """(state, batch) -> (metrics, gradients), in as many parts as `scale.accumulate` says."""
+    dtype, parts = _compute_type(config), config.scale.accumulate
 
     def loss(params: Any, fixed: Any, batch: dict[str, Array], step: Array):
-        return batch_loss(merge(model, config, params, fixed), batch, step, config.loss)
+        # Gradients come back through the cast, so they and the parameters stay float32.
+        merged = merge(model, config, _cast(params, dtype), _cast(fixed, dtype))
+        total, terms = batch_loss(
+            merged, batch, step, config.loss, remat=config.scale.remat, dtype=dtype
+        )
+        return total, {"loss": total, **terms}
+
+    gradient = jax.grad(loss, has_aux=True)
+
+    def gradients(state: TrainState, batch: dict[str, Array]) -> tuple[Any, Any]:
+        def part(clips: dict[str, Array]) -> tuple[Any, Any]:
+            grads, metrics = gradient(state.params, state.fixed, clips, state.step)
+            return metrics, grads
+
+        if parts == 1:
+            return part(batch)
+        # Every part takes each device's share of clips, so no clip changes its device.
+        cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+        like = jax.eval_shape(part, jax.tree.map(lambda x: x[0], cut))
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        total, _ = lax.scan(lambda sums, x: (jax.tree.map(jnp.add, sums, part(x)), None), zero, cut)
+        return jax.tree.map(lambda x: x / parts, total)
+
+    return gradients
+
+
+def make_step(model: System, config: TrainConfig, mesh: Mesh | None = None):
+    """The jitted train step: (state, batch) -> (state, metrics); the state is donated.
+
+    Args:
+      model: lends its structure.
+      config: the run.
+      mesh: devices over which batch and, with `scale.fsdp`, parameters are spread; the state must
+        lie there (`rdejax.train.parallel.shard_state`). None: the default device.
+
+    Returns:
+      The step. Metrics are float32 scalars: the loss and its terms, grad_norm (before clipping),
+      learning_rate.
+    """
+    optimizer, rate = make_optimizer(config), learning_rate(config)
+    gradients, decay = make_gradients(model, config), config.optimizer.ema
 
     def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
-        grad = jax.value_and_grad(loss, has_aux=True)
-        (total, terms), grads = grad(state.params, state.fixed, batch, state.step)
+        if config.video.on_device:
+            from rdejax.data.device_augment import augment_batch
+
+            key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+            batch = augment_batch(key, batch, config.video)
+        metrics, grads = gradients(state, batch)
         updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         # A short memory at first, or the random start would linger in the average.
-        rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda a, p: rate * a + (1.0 - rate) * p, state.ema, params)
-        metrics = {"loss": total, "grad_norm": optax.global_norm(grads), **terms}
-        new = TrainState(params, state.fixed, ema, opt_state, state.step + 1)
-        return new, metrics
+        keep = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda a, p: keep * a + (1.0 - keep) * p, state.ema, params)
+        metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": rate(state.step)}
+        return TrainState(params, state.fixed, ema, opt_state, state.step + 1), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    shapes = jax.eval_shape(lambda: init_state(model, config)[1])
+    lies = state_shardings(shapes, mesh, fsdp=config.scale.fsdp)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(lies, batch_sharding(mesh)),
+        out_shardings=(lies, everywhere),
+    )
+
+
+def make_predict(model: System, config: TrainConfig):
+    """Jitted (state, batch) -> labels uint8 [b, t-1, H, W] by the averaged weights, for pictures."""
+    dtype = _compute_type(config)
+
+    def predict(state: TrainState, batch: dict[str, Array]) -> Array:
+        averaged = merge(model, config, _cast(state.ema, dtype), _cast(state.fixed, dtype))
+
+        def one(clip: dict[str, Array]) -> Array:
+            logits = clip_outputs(averaged, clip, sam=config.loss.sam, dtype=dtype).logits
+            return jnp.argmax(logits, axis=1).astype(jnp.uint8)
+
+        return jax.vmap(one)(batch)
+
+    return jax.jit(predict)
