@@ -7,13 +7,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from rdejax.memory.registry import make_rule
 from rdejax.models.base import Features, State, System
 from rdejax.propagate import one_frame
 from rdejax.train.config import LossConfig
+from rdejax.train.loops import scan
 from rdejax.train.losses import (
     bootstrap_fraction,
     bootstrapped_mean,
@@ -167,7 +167,7 @@ def clip_outputs(
     # The last frame is not memorised, so its block stands outside of the scan.
     parts = []
     if frames.shape[0] > period + 1:
-        past, logits = lax.scan(keep(block), past, jax.tree.map(lambda x: x[:-1], blocks))
+        past, logits = scan(keep(block), past, jax.tree.map(lambda x: x[:-1], blocks))
         parts.append(logits)
     closing = keep(lambda past, now: block(past, now, last=True))
     past, tail = closing(past, jax.tree.map(lambda x: x[-1], blocks))
@@ -219,9 +219,7 @@ def clip_loss(
       The loss and its terms.
     """
     public = config.convention == "public"
-    out = clip_outputs(
-        model, clip, sam=config.sam, every_object=public, remat=remat, dtype=dtype
-    )
+    out = clip_outputs(model, clip, sam=config.sam, every_object=public, remat=remat, dtype=dtype)
     fraction = bootstrap_fraction(step, config.bootstrap_start, config.bootstrap_end, config.top_p)
     terms = segmentation_terms(out.logits, clip["labels"][1:], clip["valid"], fraction)
     weights = frame_weights(out.logits.shape[0], config.convention, sam=config.sam)

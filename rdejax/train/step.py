@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
@@ -16,6 +15,7 @@ from rdejax.models.base import System
 from rdejax.nn.layers import Frozen
 from rdejax.train.clip import batch_loss, clip_outputs
 from rdejax.train.config import OptimizerConfig, TrainConfig
+from rdejax.train.loops import scan
 from rdejax.train.parallel import batch_sharding, state_shardings
 
 
@@ -154,7 +154,7 @@ def make_gradients(model: System, config: TrainConfig) -> Callable[..., tuple[An
         cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
         like = jax.eval_shape(part, jax.tree.map(lambda x: x[0], cut))
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-        total, _ = lax.scan(lambda sums, x: (jax.tree.map(jnp.add, sums, part(x)), None), zero, cut)
+        total, _ = scan(lambda sums, x: (jax.tree.map(jnp.add, sums, part(x)), None), zero, cut)
         return jax.tree.map(lambda x: x / parts, total)
 
     return gradients
@@ -205,7 +205,7 @@ def make_step(model: System, config: TrainConfig, mesh: Mesh | None = None):
 
 
 def make_predict(model: System, config: TrainConfig):
-    """Jitted (state, batch) -> labels uint8 [b, t-1, H, W] by the averaged weights, for pictures."""
+    """Jitted (state, batch) -> labels uint8 [b, t-1, H, W] by the averaged weights."""
     dtype = _compute_type(config)
 
     def predict(state: TrainState, batch: dict[str, Array]) -> Array:
