@@ -15,6 +15,7 @@ from rdejax.convert.archs import ARCHS
 from rdejax.convert.build import shapes_of
 from rdejax.convert.names import targets
 from rdejax.data.config import ClipConfig
+from rdejax.models import create
 from rdejax.train.clip import batch_loss, clip_outputs
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
 from rdejax.train.losses import cross_entropy, frame_weights
@@ -96,8 +97,9 @@ def check_terms(metrics: dict[str, float], want: dict[str, Any], guidance: float
 def check_gradients(grads: dict[str, np.ndarray], want: dict[str, Any], skip: str = "\0") -> None:
     norms = {k: v for k, v in want["grad_norms"].items() if not k.startswith(skip)}
     assert set(norms) == {k for k in grads if not k.startswith(skip)}
-    total = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in grads.values()))
-    assert total == pytest.approx(want["grad_norm_total"], rel=1e-3)
+    if "grad_norm_total" in want:
+        total = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in grads.values()))
+        assert total == pytest.approx(want["grad_norm_total"], rel=1e-3)
     for name, norm in norms.items():
         mine = np.linalg.norm(grads[name].astype(np.float64))
         assert mine == pytest.approx(norm, rel=5e-3, abs=1e-4), name
@@ -165,14 +167,14 @@ def test_single_object_stage_equals_the_published_code(step: int) -> None:
 
 def test_paper_convention_leaves_absent_objects_out() -> None:
     """An unused slot changes nothing, which is not so of the published code."""
-    run = multi()
-    one = jax.tree.map(lambda x: jnp.asarray(x[1:]), run.batch)
+    model = create("rde-lite")
+    one = jax.tree.map(lambda x: jnp.asarray(x[1:]), the_batch(3, 2))
     alone = {**one, "perturbed": one["perturbed"][:, :1], "valid": one["valid"][:, :1]}
     config = LossConfig(sam=True)
 
     @jax.jit
     def total(batch: dict[str, Any]):
-        return batch_loss(run.model, batch, jnp.zeros((), jnp.int32), config)
+        return batch_loss(model, batch, jnp.zeros((), jnp.int32), config)
 
     (a, terms), (b, _) = total(one), total(alone)
     assert float(a) == pytest.approx(float(b), rel=1e-5) and float(terms["consistency"]) > 0

@@ -1,5 +1,6 @@
 """The loss of one training clip, from the same methods that inference uses."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -116,7 +117,12 @@ def clip_outputs(
     period = 2 if sam else 1
     counts = jnp.ones_like(valid) if every_object else valid
     keep: Callable[..., Any] = jax.checkpoint if remat else lambda f: f
-    features = keep(model.encode)(normalise(model, frames).astype(dtype))
+    images = normalise(model, frames).astype(dtype)
+    if remat:  # frame by frame, or all frames' activations would be there again at once
+        _, each = scan(lambda _, x: (None, jax.checkpoint(model.encode)(x)), None, images[:, None])
+        features = jax.tree.map(lambda x: x[:, 0], each)
+    else:
+        features = model.encode(images)
     first = one_frame(features, 0)
     bank_model = full_bank(model)
     sam_model = embedding_only(model) if sam else None
@@ -159,7 +165,8 @@ def clip_outputs(
         out = []
         for i in range(period):
             memorize = not (last and i == period - 1)
-            past, scored = frame(past, one_frame(now, i), sam and i == 1, memorize)
+            step = keep(functools.partial(frame, recurrent=sam and i == 1, memorize=memorize))
+            past, scored = step(past, one_frame(now, i))
             out.append(scored)
         return past, jnp.stack(out)
 
@@ -167,10 +174,9 @@ def clip_outputs(
     # The last frame is not memorised, so its block stands outside of the scan.
     parts = []
     if frames.shape[0] > period + 1:
-        past, logits = scan(keep(block), past, jax.tree.map(lambda x: x[:-1], blocks))
+        past, logits = scan(block, past, jax.tree.map(lambda x: x[:-1], blocks))
         parts.append(logits)
-    closing = keep(lambda past, now: block(past, now, last=True))
-    past, tail = closing(past, jax.tree.map(lambda x: x[-1], blocks))
+    past, tail = block(past, jax.tree.map(lambda x: x[-1], blocks), last=True)
     logits = jnp.concatenate([*parts, tail[None]])
     consistency = channel_kl(given.value[0], true.value[0], counts)
     return ClipOutputs(logits.reshape(-1, *logits.shape[2:]), past.guidance, consistency)

@@ -1,0 +1,49 @@
+"""What the published recipes of RDE-VOS and STCN have in common; `configs/` fills in the rest."""
+
+from rdejax.data.config import ClipConfig, VideoConfig
+from rdejax.train.config import OptimizerConfig, ScaleConfig
+
+# Gap curriculum of BL30K; `VideoConfig`'s default is that of DAVIS and YouTube-VOS.
+BL30K_PHASES = (0.1, 0.2, 0.3, 0.4, 0.8)
+
+
+def published_optimizer(lr: float, decay_at: int) -> OptimizerConfig:
+    """Adam at a constant rate, a tenth of it from step `decay_at` on; everything is trained."""
+    return OptimizerConfig(
+        name="adam",
+        lr=lr,
+        trunk_lr=1.0,
+        schedule="steps",
+        decay_at=(decay_at,),
+        warmup=0,
+        weight_decay=1e-7,
+        clip_norm=0.0,
+        ema=0.0,
+        freeze_stride=0,
+        freeze_depthwise=False,
+        train_norm=True,
+    )
+
+
+def image_clip(perturb: float) -> ClipConfig:
+    """Stage 0: three warps (affine and thin-plate spline) of one image, one object, 384 x 384.
+
+    Args:
+      perturb: lowest IoU of the perturbed first mask; 1 for the true mask (STCN).
+    """
+    return ClipConfig(
+        frames=3, size=384, objects=1, paste=0.0, distractors=0, jump=0.0, perturb=perturb
+    )
+
+
+def video_clip(frames: int, perturb: float) -> ClipConfig:
+    """Stages 1 to 3: clips of videos, two objects, 384 x 384."""
+    return ClipConfig(frames=frames, size=384, objects=2, perturb=perturb)
+
+
+def bl30k_video() -> VideoConfig:
+    """BL30K: its own curriculum, and no objects that are slivers or fill the frame."""
+    return VideoConfig(phases=BL30K_PHASES, min_area=0.005, max_area=0.6)
+
+
+MIXED = ScaleConfig(precision="bfloat16")
