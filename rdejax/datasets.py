@@ -80,6 +80,29 @@ def list_sequences(
       RdejaxError: unknown data set; a missing folder, list or sequence; a sequence without frames
         or masks; a mask that belongs to no frame.
     """
+    names, frames_root, masks_root = locate(dataset, root, split, need_frames=need_frames)
+    return [
+        _read_sequence(dataset, name, frames_root if need_frames else None, masks_root)
+        for name in names
+    ]
+
+
+def locate(
+    dataset: str, root: str | Path, split: str = "val", *, need_frames: bool = True
+) -> tuple[list[str], Path, Path]:
+    """Names of the sequences that are meant, and the two folders theirs should lie in.
+
+    Sequences of a list may be missing on disk.
+
+    Args:
+      dataset: as for `list_sequences`.
+      root: as for `list_sequences`.
+      split: as for `list_sequences`.
+      need_frames: the folder of frames must exist, and tells the names where there is no list.
+
+    Raises:
+      RdejaxError: unknown data set, or a missing folder or list.
+    """
     root = Path(root)
     if dataset not in DATASETS:
         raise RdejaxError(f"unknown data set {dataset!r}: choose one of {', '.join(DATASETS)}")
@@ -93,10 +116,7 @@ def list_sequences(
     if need_frames:
         _need_folder(frames_root, dataset)
     names = _sequence_names(dataset, root, split, frames_root if need_frames else masks_root)
-    return [
-        _read_sequence(dataset, name, frames_root if need_frames else None, masks_root)
-        for name in names
-    ]
+    return names, frames_root, masks_root
 
 
 def natural_key(path: str | Path) -> tuple[tuple[int, int | str], ...]:

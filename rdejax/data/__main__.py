@@ -1,0 +1,128 @@
+"""Command line: `python -m rdejax.data SPEC ...` and `python -m rdejax.data convert SPEC ...`."""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich import progress
+from rich.console import Console
+
+from rdejax.data.check import check
+from rdejax.data.report import show
+from rdejax.errors import cli_errors
+from rdejax.io.files import write_json
+
+Specs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SPEC [SPEC ...]")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Checks training data: what there is, what is broken, what is missing.
+
+    Exits with 1 if anything cannot be used. `python -m rdejax.data convert --help` tells how to
+    turn data into a few large files.
+    """
+
+    specs: Specs
+    """KIND:PATH or a path; see docs/data.md."""
+    quick: bool = False
+    """Read the headers of the files only: finds no truncated file and no wrong id."""
+    limit: int = 5
+    """Findings of each kind that are shown."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write every finding there."""
+    threads: int | None = None
+    """Threads that read; one per core unless given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Writes training data as a TFDS data set of ArrayRecord files, one split per source.
+
+    The split's name is what follows "@", or "train". Needs `pip install 'rdejax[tfds]'`, but not
+    TensorFlow.
+    """
+
+    specs: Specs
+    """KIND:PATH or a path; see docs/data.md."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """TFDS's data_dir; the data set goes into DIR/NAME/1.0.0."""
+    name: str | None = None
+    """Name of the data set; made of the first source unless given."""
+    skip_bad: bool = False
+    """Leave unusable sequences and images out, with a warning, instead of stopping."""
+    threads: int | None = None
+    """Threads that read and write; one per core unless given."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses `argv` (the process's own by default), checks or converts."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if argv[:1] == ["convert"]:
+        _convert(tyro.cli(Convert, args=argv[1:], prog="python -m rdejax.data convert"))
+    else:
+        _check(tyro.cli(Check, args=argv, prog="python -m rdejax.data"))
+
+
+def _bar() -> progress.Progress:
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def _check(args: Check) -> None:
+    reports = []
+    with cli_errors():
+        for spec in args.specs:
+            with _bar() as bar:
+                task = bar.add_task(spec, total=None)
+
+                def advance(
+                    done: int,
+                    total: int,
+                    bar: progress.Progress = bar,
+                    task: progress.TaskID = task,
+                ) -> None:
+                    bar.update(task, completed=done, total=total)
+
+                report = check(spec, quick=args.quick, threads=args.threads, advance=advance)
+            show(report, args.limit, Console())
+            reports.append(report)
+        if args.json is not None:
+            write_json(args.json, [report.as_dict() for report in reports])
+    if any(report.problems for report in reports):
+        raise SystemExit(1)
+
+
+def _convert(args: Convert) -> None:
+    from rdejax.data.builders.convert import convert
+
+    with cli_errors(), _bar() as bar:
+
+        def progress_of(title: str, total: int) -> Callable[[], None]:
+            task = bar.add_task(title, total=total)
+            return lambda: bar.advance(task)
+
+        folder = convert(
+            args.specs,
+            args.output,
+            name=args.name,
+            skip_bad=args.skip_bad,
+            threads=args.threads,
+            progress=progress_of,
+        )
+    print(f"wrote {folder}; train on it with --data tfds:{folder}")
+
+
+if __name__ == "__main__":
+    main()
