@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import nnx
 
 from rdejax.errors import RdejaxError
@@ -51,16 +52,15 @@ def find_system(name: str) -> type[System]:
 
 def _builder(
     name: str,
-    seed: int,
     config: dict[str, Any] | None,
     settings: Settings | None,
     overrides: dict[str, Any],
-) -> Callable[[], System]:
+) -> Callable[[Any], System]:
     system = find_system(name)
     chosen = settings or system.default_settings
     if overrides:
         chosen = chosen.override(**overrides)
-    return lambda: system(settings=chosen, rngs=nnx.Rngs(seed), **(config or {}))
+    return lambda key: system(settings=chosen, rngs=nnx.Rngs(key), **(config or {}))
 
 
 def create(
@@ -80,8 +80,9 @@ def create(
       settings: inference settings; default: the system's own.
       **overrides: changes to the settings, see `Settings.override`.
     """
-    # Jitted, for op by op the initialisers are some 150 compilations.
-    return nnx.jit(_builder(name, seed, config, settings, overrides))()
+    # Jitted, for op by op the initialisers are some 150 compilations; the seed is an argument, so
+    # that a cached compilation serves every seed.
+    return nnx.jit(_builder(name, config, settings, overrides))(jax.random.key(seed))
 
 
 def outline(
@@ -91,4 +92,4 @@ def outline(
     settings: Settings | None = None,
 ) -> System:
     """A system whose weights are shapes only, to be filled by `rdejax.models.weights.load_into`."""
-    return nnx.eval_shape(_builder(name, 0, config, settings, {}))
+    return nnx.eval_shape(_builder(name, config, settings, {}), jax.random.key(0))
