@@ -1,6 +1,5 @@
-"""Static images to clips: sources, warps, perturbed masks, labels, batches (generated data)."""
+"""Static images to clips: sources, warps, perturbed masks, labels (generated data)."""
 
-import logging
 from typing import Any
 
 import cv2
@@ -14,7 +13,6 @@ from rdejax.data.config import ClipConfig
 from rdejax.data.layers import Backdrop, Sprite, instances
 from rdejax.data.motion import Motion, control_points, spline
 from rdejax.data.perturb import iou, perturb_mask
-from rdejax.data.pipeline import Sampler, clip_loader
 from rdejax.data.sources import StaticFolder
 from rdejax.errors import RdejaxError
 
@@ -150,30 +148,6 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "images" / "a.jpg").write_bytes(b"\xff\xd8 not an image")
     with pytest.raises(RdejaxError, match="a.jpg: cannot be read"):
         source[0]
-
-
-def test_sampler_skips_bad_files_if_told(tmp_path, caplog):
-    ones = np.ones((20, 30), np.uint8)
-    save_pair(tmp_path, "good", ones)
-    save_pair(tmp_path, "bad", 0 * ones)
-    rng = np.random.default_rng(0)
-    with pytest.raises(RdejaxError, match="bad.png"):
-        [Sampler([(str(tmp_path), 1.0)])(rng) for _ in range(30)]
-    sampler = Sampler([(str(tmp_path), 1.0)], skip_bad=True)
-    with caplog.at_level(logging.WARNING):
-        assert all(sampler(rng)[1].all() for _ in range(30))
-    assert [r.message.count("bad.png") for r in caplog.records] == [1]  # told once
-
-
-def test_sampler_follows_weights(root, tmp_path):
-    save_pair(tmp_path, "x", np.ones((20, 30), np.uint8))
-    sampler = Sampler([(root, 3.0), (str(tmp_path), 1.0)])
-    rng = np.random.default_rng(0)
-    share = np.mean([sampler(rng)[1].shape == (20, 30) for _ in range(800)])
-    assert abs(share - 0.25) < 0.05
-    for weights in ([], [(root, -1.0)], [(root, 0.0)], [(root, float("nan"))]):
-        with pytest.raises(RdejaxError):
-            Sampler(weights)
 
 
 # Warps
@@ -503,44 +477,3 @@ def test_clips_without_objects_are_errors():
 def test_bad_settings(setting):
     with pytest.raises(RdejaxError, match=f"{next(iter(setting))}="):
         ClipConfig(**setting)
-
-
-# Batches
-
-
-def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    return a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
-
-
-def test_batches_are_deterministic_and_seekable(root):
-    config = ClipConfig(frames=2, size=32, objects=2)
-    settings: dict[str, Any] = dict(batch_size=3, seed=5)
-    one = clip_loader([(root, 1.0)], config, threads=1, **settings)
-    batches = [next(one) for _ in range(4)]
-    assert batches[0]["frames"].shape == (3, 2, 32, 32, 3) and batches[0]["valid"].shape == (3, 2)
-    many = clip_loader([(root, 1.0)], config, threads=4, start_step=2, **settings)
-    assert same(next(many), batches[2]) and same(next(many), batches[3])
-    assert not same(batches[0], batches[1])
-    other = next(clip_loader([(root, 1.0)], config, batch_size=3, seed=6))
-    assert not same(other, batches[0])
-    wider = next(clip_loader([(root, 1.0)], config, batch_size=4, seed=5))
-    assert (wider["frames"][:3] == batches[0]["frames"]).all()
-
-
-@pytest.mark.slow
-def test_worker_processes_give_the_same_batches(root):
-    config = ClipConfig(frames=2, size=32)
-    alone = clip_loader([(root, 1.0)], config, batch_size=2, seed=1, start_step=3)
-    shared = clip_loader([(root, 1.0)], config, batch_size=2, seed=1, start_step=3, workers=2)
-    assert all(same(next(alone), next(shared)) for _ in range(5))
-
-
-def test_loader_errors(root, tmp_path):
-    config = ClipConfig(frames=2, size=32)
-    with pytest.raises(RdejaxError, match="no training data"):
-        clip_loader([], config, batch_size=1, seed=0)
-    with pytest.raises(RdejaxError, match="batch=0"):
-        clip_loader([(root, 1.0)], config, batch_size=0, seed=0)
-    source = save_pair(tmp_path, "bad", np.zeros((20, 30), np.uint8))
-    with pytest.raises(RdejaxError, match="bad.png"):
-        next(clip_loader([(str(source.root), 1.0)], config, batch_size=1, seed=0))

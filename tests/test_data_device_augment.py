@@ -1,0 +1,223 @@
+"""Augmentation in JAX: equal to OpenCV's for given parameters; batches stay consistent."""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers_videos import seen
+
+from rdejax.data import device_augment as device
+from rdejax.data import frame_augment as host
+from rdejax.data.config import VideoConfig
+from rdejax.data.perturb import iou
+
+_STILL = VideoConfig(
+    crop=1.0,
+    flip=0.0,
+    turn=0,
+    shear=0,
+    zoom=0,
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    hue=0,
+    frame_colour=0,
+    grey=0,
+)
+_LOUD = VideoConfig(brightness=0.3, contrast=0.3, saturation=0.4, hue=0.5, frame_colour=0.1)
+
+
+def smooth(seed: int, size: int = 48) -> np.ndarray:
+    small = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+    return cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def made_batch(clips: int = 3, frames: int = 2, size: int = 48) -> dict[str, jax.Array]:
+    """Red and green discs, slots 1 and 2, over grey; in the last clip there is no green one."""
+    image = np.full((clips, frames, size, size, 3), 100, np.uint8)
+    labels = np.zeros((clips, frames, size, size), np.uint8)
+    for c in range(clips):
+        for t in range(frames):
+            for o, colour in enumerate(((220, 40, 9), (40, 220, 9)), 1):
+                if o == 1 or c < clips - 1:
+                    cv2.circle(labels[c, t], (15 * o + 3 * c, 24 - 2 * t), 7, o, -1)
+                    image[c, t][labels[c, t] == o] = colour
+    perturbed = np.stack([cv2.dilate((labels[:, 0] == o).astype(np.uint8), np.ones((1, 2)))
+                          for o in (1, 2)], 1)  # fmt: skip
+    valid = np.array([[True, c < clips - 1] for c in range(clips)])
+    arrays = {"frames": image, "labels": labels, "perturbed": perturbed, "valid": valid}
+    return {name: jnp.asarray(value) for name, value in arrays.items()}
+
+
+# Colours
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (1.0, 1.0, 1.0, 0.0),
+        (1.2718, 1.0, 1.0, 0.0),
+        (1.0, 0.6, 1.0, 0.0),
+        (1.0, 1.0, 0.0, 0.0),
+        (1.0, 1.0, 1.5, 0.0),
+        (1.0, 1.0, 1.0, 1.2),
+        (0.8, 1.3, 0.7, -0.4),
+    ],
+)
+def test_colours_are_opencvs(values):
+    frame = smooth(0)
+    matrix = host.change_colour(*values)
+    ours = device.colour_matrices(*values)
+    np.testing.assert_allclose(ours, matrix, rtol=1e-5, atol=1e-4)
+    expected = cv2.transform(frame, matrix).astype(int)
+    result = np.asarray(device.apply_colour(jnp.asarray(frame), ours))
+    exact = np.clip(np.rint(frame @ matrix[:, :3].T + matrix[:, 3]), 0, 255)
+    # A half may be rounded either way; OpenCV computes bytes in fixed point besides.
+    assert np.abs(result - exact).max() <= 1 and (result == exact).mean() > 0.999
+    assert np.abs(result - expected).max() <= 1 and (result == expected).mean() > 0.85
+
+
+def test_chained_colours_are_the_hosts():
+    first, second = (1.2, 0.8, 1.1, 0.3), (0.9, 1.1, 0.7, -0.2)
+    ours = device.chain(device.colour_matrices(*first), device.colour_matrices(*second))
+    theirs = host.chain(host.change_colour(*first), host.change_colour(*second))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-3)
+
+
+def test_drawn_colours_have_the_hosts_ranges():
+    draw = jax.jit(jax.vmap(lambda k: device.draw_colours(k, 2, _LOUD)))
+    draws = np.asarray(draw(jax.random.split(jax.random.key(0), 400)))
+    own = np.random.default_rng(0)
+    theirs = np.stack(
+        [
+            host.chain(host.draw_colour(own, _LOUD), host.draw_frame_colour(own, _LOUD))
+            for _ in range(400)
+        ]
+    )
+    np.testing.assert_allclose(draws[:, 0].mean(0), theirs.mean(0), atol=4)
+    np.testing.assert_allclose(draws[:, 0].std(0), theirs.std(0), rtol=0.25, atol=0.03)
+    between = np.abs(draws[:, 0] - draws[:, 1])[..., :3].max()
+    assert 0.05 < between < 0.8
+
+
+def test_batches_change_their_colours_only():
+    batch = made_batch()
+    run = jax.jit(lambda key, b: device.augment_batch(key, b, _LOUD))
+    result = run(jax.random.key(1), batch)
+    assert result["frames"].dtype == jnp.uint8 and result["frames"].shape == batch["frames"].shape
+    assert all((result[k] == batch[k]).all() for k in ("labels", "perturbed", "valid"))
+    frames = np.asarray(result["frames"])
+    assert (frames[0, 0, 0, 0] != frames[1, 0, 0, 0]).any()  # every clip its own
+    assert (frames[0, 0, 0, 0] != frames[0, 1, 0, 0]).any()  # every frame a little
+    again = run(jax.random.key(1), batch)["frames"]
+    assert (again == frames).all()
+    assert (run(jax.random.key(2), batch)["frames"] != frames).any()
+
+
+def test_what_is_off_changes_nothing():
+    batch = made_batch()
+    for function in (device.augment_batch, device.warp_batch):
+        result = jax.jit(function, static_argnums=2)(jax.random.key(0), batch, _STILL)
+        assert all((result[k] == batch[k]).all() for k in batch), function
+
+
+def test_frames_of_a_clip_are_coloured_alike():
+    batch = made_batch()
+    batch["frames"] = jnp.repeat(batch["frames"][:, :1], 2, axis=1)
+    alike = VideoConfig(brightness=0.4, hue=0.5, frame_colour=0.0)
+    augment = jax.jit(device.augment_batch, static_argnums=2)
+    frames = augment(jax.random.key(3), batch, alike)["frames"]
+    assert (frames[:, 0] == frames[:, 1]).all() and (frames != batch["frames"]).any()
+    grey = augment(jax.random.key(3), batch, VideoConfig(grey=1.0))["frames"]
+    assert np.ptp(np.asarray(grey).astype(int), axis=-1).max() <= 1
+
+
+# Geometry
+
+
+@pytest.mark.parametrize(
+    "values", [(0, 0, 1, False), (30, 0, 1, False), (0, 20, 1, True), (-50, 12, 1.4, True)]
+)
+def test_warps_are_opencvs(values):
+    turn, shear, zoom, flip = values
+    size, middle = 48, (23.5, 23.5)
+    whole = host.affine(middle, turn=turn, shear=shear, zoom=zoom, flip=flip, shift=(2.0, -3.0))
+    whole = whole @ host.crop(4, 6, 40, 36, size)
+    ours = device.affine_matrix(size, turn, shear, zoom, flip, (2.0, -3.0))
+    ours = ours @ device.crop_matrix(4.0, 6.0, 40.0, 36.0, size)
+    np.testing.assert_allclose(ours, whole, rtol=1e-5, atol=1e-4)
+    maps = host.source_maps(size, whole)
+    x, y = device.source_points(ours, size)
+    np.testing.assert_allclose([x, y], maps, atol=1e-3)
+    image, ids = smooth(2), np.random.default_rng(0).integers(0, 9, (size, size), dtype=np.uint8)
+    expected = host.warp_image(image, *maps).astype(int)
+    result = np.asarray(device.warp_frame(jnp.asarray(image), x, y)).astype(int)
+    # OpenCV rounds positions to 1/32 pixel.
+    assert np.abs(result - expected).max() <= 5 and np.abs(result - expected).mean() < 0.5
+    warped = np.asarray(device.warp_ids(jnp.asarray(ids), x, y))
+    assert (warped == host.warp_labels(ids, *maps)).mean() > 0.99
+
+
+def test_beyond_the_frame_is_void():
+    x, y = device.source_points(device.affine_matrix(16, shift=(100.0, 0.0)), 16)
+    assert (
+        device.warp_frame(jnp.zeros((16, 16, 3), jnp.uint8), x, y) == jnp.array(host.FILL)
+    ).all()
+    assert not device.warp_ids(jnp.ones((16, 16), jnp.uint8), x, y).any()
+
+
+_MOVING = VideoConfig(turn=25, shear=10, zoom=0.2, crop=0.4, frame_turn=5, frame_shift=0.03)
+
+
+def test_warped_batches_stay_consistent():
+    batch = made_batch(clips=8)
+    run = jax.jit(lambda key: device.warp_batch(key, batch, _MOVING))
+    moved = 0
+    for seed in range(5):
+        result = {k: np.asarray(v) for k, v in run(jax.random.key(seed)).items()}
+        assert {k: (v.shape, v.dtype) for k, v in result.items()} == {
+            k: (v.shape, v.dtype) for k, v in batch.items()
+        }
+        assert (result["valid"] == batch["valid"]).all()
+        assert set(np.unique(result["labels"])) <= {0, 1, 2}
+        for c in range(8):
+            shown = seen(result["frames"][c])
+            for o in np.flatnonzero(result["valid"][c]):
+                mask = result["labels"][c] == o + 1
+                assert mask[0].sum() >= 2  # min_area
+                assert np.count_nonzero(mask ^ shown[o]) < 0.12 * mask.sum() + 12
+                before = iou(batch["perturbed"][c, o], batch["labels"][c, 0] == o + 1)
+                assert iou(result["perturbed"][c, o], mask[0]) >= before - 0.11
+            moved += (result["labels"][c, 0] != batch["labels"][c, 0]).any()
+    assert moved >= 20  # of 40: others would have lost an object
+
+
+def test_crops_show_the_target():
+    target = np.zeros((40, 40), bool)
+    target[3:6, 30:34] = True
+    video = VideoConfig(crop=0.1, turn=0, shear=0, zoom=0)
+    keys = jax.random.split(jax.random.key(0), 50)
+    draw = jax.jit(jax.vmap(lambda k: device.draw_warp(k, jnp.asarray(target), video)))
+    matrices = np.asarray(draw(keys))
+    for matrix in matrices:
+        maps = host.source_maps(40, matrix)
+        assert host.warp_labels(target.astype(np.uint8), *maps).any()
+    widths = np.abs(matrices[:, 0, 0])
+    assert widths.min() < 0.5 and widths.max() > 0.8
+    assert 10 < (matrices[:, 0, 0] < 0).sum() < 40  # mirrored
+    shapes = widths / matrices[:, 1, 1]
+    assert shapes.min() > 0.749 and shapes.max() < 1.334
+
+
+def test_frames_of_a_clip_move_alike_unless_told():
+    batch = made_batch(clips=4)
+    batch["frames"] = jnp.repeat(batch["frames"][:, :1], 2, axis=1)
+    batch["labels"] = jnp.repeat(batch["labels"][:, :1], 2, axis=1)
+    warp = jax.jit(device.warp_batch, static_argnums=2)
+    result = warp(jax.random.key(1), batch, VideoConfig(turn=20))
+    assert (result["frames"][:, 0] == result["frames"][:, 1]).all()
+    assert (result["labels"][:, 0] == result["labels"][:, 1]).all()
+    assert (result["labels"] != batch["labels"]).any()
+    result = warp(jax.random.key(1), batch, VideoConfig(frame_shift=0.1))
+    assert (result["labels"][:, 0] != result["labels"][:, 1]).any()
