@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from rdejax.data.config import ClipConfig
 from rdejax.data.pipeline import clip_loader
 from rdejax.models import create
 from rdejax.models.weights import load_into, read_weights, save_weights, weights_of
+from rdejax.train.clip import clip_outputs, own_memory
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
 from rdejax.train.losses import (
     bootstrap_fraction,
@@ -132,6 +134,21 @@ def test_schedules_and_optimisers() -> None:
         expected = -0.01 if name == "adamw" else -0.1
         np.testing.assert_allclose(updates["new"], expected, rtol=1e-3)
         np.testing.assert_allclose(updates["key_encoder"], 0.0)
+
+
+def test_any_memory_rule_can_take_the_place_of_the_embedding() -> None:
+    clip = jax.tree.map(lambda x: jnp.asarray(x[0]), clip_batch())
+    logits = {}
+    for memory in ("rde", str(Path(__file__).parents[1] / "examples" / "ema_memory.py")):
+        model = create("rde-lite", memory=memory)
+        assert own_memory(model).memory.top_k is None and model.memory.top_k is not None
+        out = jax.jit(lambda model: clip_outputs(model, clip, sam=True))(model)
+        logits[memory] = np.asarray(out.logits)
+        assert float(out.guidance) > 0 and np.isfinite(out.logits[:, :2]).all()
+    rde, ema = logits.values()
+    # The first predicted frame is read from the bank, the second from the rule itself.
+    np.testing.assert_allclose(rde[0], ema[0], atol=1e-4)
+    assert np.abs(rde[1] - ema[1]).max() > 1e-3
 
 
 def test_what_is_trained_is_a_setting() -> None:

@@ -14,6 +14,7 @@ put the file into `rdejax/memory/`; or put it anywhere and name the file itself
 from typing import Any
 
 import flax.struct
+import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -83,6 +84,19 @@ class MemoryRule(nnx.Module):
           masks: the predicted (or given) masks of that frame.
         """
         raise NotImplementedError
+
+    def as_trained(self) -> "MemoryRule":
+        """The rule as training reads it: by default with a full softmax in place of a top-k.
+
+        Returns:
+          A rule that shares the weights of this one.
+        """
+        # A new object over the same weights: NNX forbids setting attributes of one that was made
+        # outside the transformation in progress.
+        rule = jax.tree.map(lambda x: x, self)
+        if hasattr(rule, "top_k"):
+            rule.top_k = None
+        return rule
 
     def capacity(self, writes: int) -> int | None:
         """Capacity (in whatever unit `reserve` takes) that holds the first frame and `writes` more.

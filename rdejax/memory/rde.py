@@ -99,6 +99,14 @@ class RDEMemory(MemoryRule):
         ]
         self.compress_key, self.compress_value = compressors or (None, None)
 
+    def as_trained(self) -> "RDEMemory":
+        """The recurrent embedding alone (the paper's SAM pattern), if the strategy has it."""
+        rule = super().as_trained()
+        assert isinstance(rule, RDEMemory)
+        if "RDE" in self.entries:
+            rule.strategy, rule.entries, rule.copies = "RDE", ("RDE",), (1,)
+        return rule
+
     def init(self, key: Array, value: Array, masks: Masks) -> RDEState:
         """Every entry is the first frame."""
         del masks

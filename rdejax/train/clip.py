@@ -47,11 +47,9 @@ def full_bank(model: System) -> System:
     return with_memory(model, rule)
 
 
-def embedding_only(model: System) -> System:
-    """The model with the SAM pattern: the recurrent embedding alone, read by a full softmax."""
-    rule = _fresh(model.memory)
-    rule.entries, rule.copies, rule.top_k = ("RDE",), (1,), None
-    return with_memory(model, rule)
+def own_memory(model: System) -> System:
+    """The model with its own memory rule as it is trained: for RDE-VOS the SAM pattern."""
+    return with_memory(model, model.memory.as_trained())
 
 
 def normalise(model: System, frames: UInt8[Array, "t H W 3"]) -> Float[Array, "t H W 3"]:
@@ -101,11 +99,12 @@ def clip_outputs(
     Without the SAM pattern every frame t >= 1 is read from the bank of frames 0..t-1 (static-image
     stage, STCN). With it, odd frames are read from that bank (STM pattern) and even ones from the
     recurrent embedding of frames 0..t-1 (SAM pattern), for which the bank's reading of the same
-    frame is the teacher (L_UG). What is memorised of a frame is its mask as read from the bank. The
-    memory starts from the perturbed first mask; L_MC ties its value to that of the true mask.
+    frame is the teacher (L_UG). Another memory rule than RDE takes the embedding's place. What is
+    memorised of a frame is its mask as read from the bank. The memory starts from the perturbed
+    first mask; L_MC ties its value to that of the true mask.
 
     Args:
-      model: system with RDE memory (any, without the SAM pattern).
+      model: the system; its memory rule matters with the SAM pattern only.
       clip: frames uint8 [t, H, W, 3], labels uint8 [t, H, W], perturbed uint8 [o, H, W], valid
         bool [o].
       sam: whether even frames follow the SAM pattern; needs an odd number of frames.
@@ -125,7 +124,7 @@ def clip_outputs(
         features = model.encode(images)
     first = one_frame(features, 0)
     bank_model = full_bank(model)
-    sam_model = embedding_only(model) if sam else None
+    sam_model = own_memory(model) if sam else None
 
     def entry(masks: Array) -> Any:
         return bank_model.entry(first, with_background(masks), 1)
