@@ -1,8 +1,13 @@
-"""Trains a system: python train.py configs/NAME.py --workdir DIR [--field.subfield VALUE ...]."""
+"""Trains a system: python train.py CONFIG.py --workdir DIR [--resume] [--FIELD VALUE ...].
+
+CONFIG.py defines `config = TrainConfig(...)`; each of its fields can be overridden, nested ones as
+--optimizer.lr. `python train.py CONFIG.py --help` explains them all.
+"""
 
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -11,12 +16,23 @@ from rdejax.train.config import TrainConfig
 
 
 def load_config(path: str) -> TrainConfig:
-    """The `config` that a Python file defines."""
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
+    """The `config` that a Python file defines.
+
+    Raises:
+      RdejaxError: no such file, one that Python cannot run, or one without a configuration.
+    """
+    if not path.endswith(".py") or not Path(path).is_file():
         raise RdejaxError(f"{path}: no such configuration; give a .py file from configs/")
+    spec = importlib.util.spec_from_file_location("experiment", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except RdejaxError as error:
+        raise RdejaxError(f"{path}: {error}") from None
+    except Exception as error:  # it is the user's program
+        line = error.lineno if isinstance(error, SyntaxError) else _line(error, path)
+        raise RdejaxError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
     if not isinstance(getattr(module, "config", None), TrainConfig):
         raise RdejaxError(
             f"{path}: defines no `config = TrainConfig(...)`; see configs/rde_lite.py"
@@ -24,20 +40,64 @@ def load_config(path: str) -> TrainConfig:
     return module.config
 
 
+def _line(error: Exception, path: str) -> int | str:
+    """Where in the file an exception arose."""
+    found: int | str = "?"
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == path:
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    return found
+
+
 def main() -> None:
-    """Reads the configuration and its overrides, and trains."""
+    """Reads the configuration and its overrides, and trains.
+
+    Exit codes: 2 input that can be mended, 1 a full disk or too little memory, 130 Ctrl-C and 143
+    SIGTERM, after the last step was saved.
+    """
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        print("usage: train.py CONFIG.py --workdir DIR [--field.subfield VALUE ...]")
-        raise SystemExit(0 if "--help" in sys.argv or "-h" in sys.argv else 2)
+        print(__doc__)
+        raise SystemExit(0 if {"--help", "-h"} & set(sys.argv) else 2)
     with cli_errors():
         default = load_config(sys.argv[1])
 
-        def run(workdir: Path, config: tyro.conf.OmitArgPrefixes[TrainConfig] = default) -> None:
-            from rdejax.train.loop import train
+        def run(
+            workdir: Path,
+            config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
+            resume: bool = False,
+        ) -> None:
+            """Trains, with the configuration's fields overridden.
 
-            print(f"weights: {train(config, workdir)}")
+            Args:
+                workdir: folder for checkpoints, logs and weights.
+                config: the run.
+                resume: continue from the last checkpoint in the work folder; start where there is
+                    none.
+            """
+            _train(config, workdir, resume)
 
         tyro.cli(run, args=sys.argv[2:], prog=f"train.py {sys.argv[1]}")
+
+
+def _train(config: TrainConfig, workdir: Path, resume: bool) -> None:
+    # Importing JAX takes seconds, which --help need not wait for.
+    from rdejax.train.loop import train
+
+    try:
+        print(f"weights: {train(config, workdir, resume=resume)}")
+    except (MemoryError, RuntimeError) as error:
+        # JAX raises its own subclass of RuntimeError and says it in the text.
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        detail = (str(error).splitlines() or ["out of memory"])[0]
+        print(
+            f"error: too little memory ({detail}); give a smaller batch, raise scale.accumulate, "
+            "or set scale.remat, scale.fsdp or scale.precision bfloat16",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

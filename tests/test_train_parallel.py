@@ -18,7 +18,7 @@ from rdejax.data.config import ClipConfig
 from rdejax.errors import RdejaxError
 from rdejax.models import create
 from rdejax.train.config import LossConfig, OptimizerConfig, ScaleConfig, TrainConfig
-from rdejax.train.loops import scan
+from rdejax.train.scanning import scan
 from rdejax.train.parallel import make_mesh, start_processes, state_shardings
 from rdejax.train.step import init_state, make_gradients
 

@@ -119,6 +119,14 @@ def evaluate(
     if not results.is_dir():
         raise RdejaxError(f"{results}: no such folder of results; give the one infer.py wrote")
     sequences = list_sequences(dataset, root, split, need_frames=False)
+    return evaluate_sequences(dataset, sequences, results, workers)
+
+
+def evaluate_sequences(
+    dataset: str, sequences: Row[Sequence], results: str | Path, workers: int | None = None
+) -> Scores:
+    """As `evaluate`, for sequences that are listed already, of which masks may be left out."""
+    results = Path(results)
     for sequence in sequences:
         if len(sequence.masks) < 3:
             raise RdejaxError(

@@ -14,7 +14,7 @@ from rdejax.memory.registry import make_rule
 from rdejax.models.base import Features, State, System
 from rdejax.propagate import one_frame
 from rdejax.train.config import LossConfig
-from rdejax.train.loops import scan
+from rdejax.train.scanning import scan
 from rdejax.train.losses import (
     bootstrap_fraction,
     bootstrapped_mean,

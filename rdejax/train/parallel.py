@@ -81,7 +81,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def shard_state(state: Any, mesh: Mesh, *, fsdp: bool) -> Any:
     """The state on the devices of the mesh; every process holds the same state before."""
-    return jax.device_put(state, state_shardings(state, mesh, fsdp=fsdp))
+
+    def put(leaf: Any, sharding: NamedSharding) -> Array:
+        # Each process cuts its own copy; `jax.device_put` would first compare those of all.
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(put, state, state_shardings(state, mesh, fsdp=fsdp))
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:

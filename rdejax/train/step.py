@@ -15,7 +15,7 @@ from rdejax.models.base import System
 from rdejax.nn.layers import Frozen
 from rdejax.train.clip import batch_loss, clip_outputs
 from rdejax.train.config import OptimizerConfig, TrainConfig
-from rdejax.train.loops import scan
+from rdejax.train.scanning import scan
 from rdejax.train.parallel import batch_sharding, state_shardings
 
 
@@ -188,7 +188,7 @@ def make_step(model: System, config: TrainConfig, mesh: Mesh | None = None):
         # A short memory at first, or the random start would linger in the average.
         keep = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda a, p: keep * a + (1.0 - keep) * p, state.ema, params)
-        metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": rate(state.step)}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": rate(state.step)}
         return TrainState(params, state.fixed, ema, opt_state, state.step + 1), metrics
 
     if mesh is None:

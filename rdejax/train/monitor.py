@@ -1,0 +1,181 @@
+"""Where a run tells how it goes: terminal, `log.jsonl`, TensorBoard."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+# Groups of TensorBoard's cards; what is not named here is a term of the loss.
+_GROUPS = {
+    "iou": "train",
+    "learning_rate": "optimizer",
+    "grad_norm": "optimizer",
+    "seconds_per_step": "speed",
+    "data_wait": "speed",
+    "clips_per_second": "speed",
+}
+
+
+class Clock:
+    """Time per step since the last reading, without pauses; and how much of it went on data."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was measured."""
+        self._begun = time.perf_counter()
+        self._waited = self._paused = 0.0
+        self._steps = 0
+
+    def step(self) -> None:
+        """Counts a step."""
+        self._steps += 1
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What happens meanwhile is waiting for data."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited += time.perf_counter() - begun
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens meanwhile (validation, saving, pictures) is not training."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - begun
+
+    def read(self, batch: int) -> dict[str, float]:
+        """Seconds per step, seconds of them waited for data, clips per second; then restarts."""
+        steps, seconds = self._steps, time.perf_counter() - self._begun - self._paused
+        waited = self._waited
+        self.restart()
+        if not steps:
+            return {}
+        return {
+            "seconds_per_step": seconds / steps,
+            "data_wait": waited / steps,
+            "clips_per_second": batch * steps / max(seconds, 1e-9),
+        }
+
+
+class Monitor:
+    """Writes and shows a run's numbers and pictures; a context manager.
+
+    On a terminal a progress bar; elsewhere a line of JSON for each entry of the log.
+
+    Args:
+      workdir: gets `log.jsonl` and `tensorboard/`, both continued from step `first`.
+      first: steps done before.
+      total: steps of the whole run.
+      active: whether this process writes; only one of a run may.
+    """
+
+    def __init__(self, workdir: Path, *, first: int, total: int, active: bool = True):
+        self._workdir, self._first, self._total, self._active = workdir, first, total, active
+        self._log: Any = None
+        self._board: Any = None
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> "Monitor":
+        if not self._active:
+            return self
+        from tensorboardX import SummaryWriter
+
+        self._log = open(self._workdir / "log.jsonl", "a", encoding="utf-8")
+        # A killed run has written steps that are done again now.
+        self._board = SummaryWriter(
+            str(self._workdir / "tensorboard"), purge_step=self._first + 1 if self._first else None
+        )
+        if sys.stdout.isatty():
+            self._open_bar()
+        return self
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._active:
+            self._log.close()
+            self._board.close()
+
+    def say(self, text: str) -> None:
+        """A line for the terminal only."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        elif self._active:
+            print(text, flush=True)
+
+    def advance(self, step: int) -> None:
+        """Tells the steps done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Means over the steps since the last call."""
+        self._write({"step": step, **{name: _round(v) for name, v in values.items()}})
+        if self._bar is not None:
+            names = ("loss", "iou", "seconds_per_step")
+            shown = [f"{name} {values[name]:.3g}" for name in names if name in values]
+            self._bar.update(self._task, status="  ".join(shown))
+        self._scalars(step, {f"{_GROUPS.get(n, 'loss')}/{n}": v for n, v in values.items()})
+
+    def validation(self, step: int, scores: dict[str, Any]) -> None:
+        """Scores of a validation, see `rdejax.train.validate.validate`."""
+        each = {name: _round(v) for name, v in scores["sequences"].items()}
+        means = {name: _round(scores[name]) for name in ("J&F", "J", "F")}
+        self._write({"step": step, "validation": {**means, "sequences": each}})
+        if self._bar is not None:
+            self.say(f"step {step}: validation J&F {means['J&F']}  J {means['J']}  F {means['F']}")
+        self._scalars(
+            step, {f"validation/{name.replace('&', '_and_')}": v for name, v in means.items()}
+        )
+
+    def picture(self, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
+        """A picture for TensorBoard."""
+        if self._board is not None:
+            self._board.add_image("clips", image, step, dataformats="HWC")
+
+    def _open_bar(self) -> None:
+        from rich import progress
+
+        self._bar = progress.Progress(
+            progress.TextColumn("step"),
+            progress.MofNCompleteColumn(),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[status]}"),
+            progress.TimeRemainingColumn(),
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("", total=self._total, status="compiling")
+        self._bar.update(self._task, completed=self._first)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if not self._active:
+            return
+        text = json.dumps(line)
+        self._log.write(text + "\n")
+        self._log.flush()
+        if self._bar is None:
+            print(text, flush=True)
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.6g}")

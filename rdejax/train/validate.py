@@ -1,0 +1,137 @@
+"""J and F of the averaged parameters on a data set on disk, as infer.py and evaluate give them."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from rdejax.api import stream
+from rdejax.datasets import Sequence, list_sequences
+from rdejax.errors import RdejaxError
+from rdejax.evaluate.davis import DATASETS, evaluate_sequences
+from rdejax.io.benchmark import read_given
+from rdejax.io.masks import write_mask
+from rdejax.io.pipeline import AsyncWriter
+from rdejax.io.segment import Written, fitting_chunk, run_stream
+from rdejax.io.video import FolderFrames
+from rdejax.models import System
+from rdejax.slots import plan_layout
+from rdejax.train.config import ValidateConfig
+
+# What infer.py takes for systems without a size of their own.
+_DEFAULT_SIZE = 480
+_MAX_OBJECTS = 100
+_CPU_CHUNK, _ACCELERATOR_CHUNK = 6, 48
+
+
+def validation_sequences(config: ValidateConfig) -> list[Sequence]:
+    """The sequences to validate on, cut to their first `config.frames` frames.
+
+    Raises:
+      RdejaxError: no such data, or a sequence with too few masks to be scored.
+    """
+    if config.dataset not in DATASETS:
+        raise RdejaxError(
+            f"validate.dataset={config.dataset!r}: choose one of {', '.join(DATASETS)}"
+        )
+    assert config.root is not None
+    everything = list_sequences(config.dataset, config.root, config.split)
+    chosen = everything
+    if 0 < config.sequences < len(everything):
+        numbers = np.linspace(0, len(everything) - 1, config.sequences).round().astype(int)
+        chosen = [everything[n] for n in numbers]
+    cut = [_first_frames(sequence, config.frames) for sequence in chosen]
+    for sequence in cut:
+        if len(sequence.masks) < 3:
+            raise RdejaxError(
+                f"validation on {sequence.name!r} of {config.root}: {len(sequence.masks)} true "
+                f"masks in {len(sequence.frames)} frames, of which the first and the last do not "
+                "count; give validate.frames more, or 0 for all"
+            )
+    return cut
+
+
+def validate(
+    model: System,
+    config: ValidateConfig,
+    sequences: list[Sequence],
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, Any] | None:
+    """Segments and scores the sequences.
+
+    The first frame, whose mask is given, and the last do not count; means are over objects, as in
+    the DAVIS toolkit. With several processes each does its share and all get the same answer. Each
+    size of frames and number of objects compiles once, in the first validation.
+
+    Args:
+      model: with the parameters to validate, on this process's own device.
+      config: data set and size.
+      sequences: see `validation_sequences`.
+      stopped: asked between sequences; validation is given up when it says yes.
+
+    Returns:
+      "J&F", "J", "F", fractions in [0, 1], and "sequences": the J&F of each by name. None if it was
+      given up.
+
+    Raises:
+      RdejaxError: unreadable frames or masks.
+    """
+    sums = np.zeros((len(sequences), 3))
+    for i in range(jax.process_index(), len(sequences), jax.process_count()):
+        if stopped():
+            return None
+        sums[i] = _score(model, config, sequences[i])
+    if jax.process_count() > 1:
+        sums = np.asarray(multihost_utils.process_allgather(sums)).sum(0)
+    j, f = (sums[:, :2].sum(0) / sums[:, 2].sum()).tolist()
+    each = (sums[:, 0] + sums[:, 1]) / (2 * sums[:, 2])
+    return {
+        "J&F": (j + f) / 2,
+        "J": j,
+        "F": f,
+        "sequences": {s.name: float(v) for s, v in zip(sequences, each, strict=True)},
+    }
+
+
+def _first_frames(sequence: Sequence, count: int) -> Sequence:
+    if not count:
+        return sequence
+    frames = sequence.frames[:count]
+    stems = {path.stem for path in frames}
+    masks = {stem: path for stem, path in sequence.masks.items() if stem in stems}
+    return dataclasses.replace(sequence, frames=frames, masks=masks)
+
+
+def _score(model: System, config: ValidateConfig, sequence: Sequence) -> tuple[float, float, int]:
+    """Sums of J and F over the objects of a sequence, and their number."""
+    with tempfile.TemporaryDirectory(prefix="rdejax-validate-") as folder:
+        _segment(model, config, sequence, Path(folder) / sequence.name)
+        scores = evaluate_sequences(config.dataset, [sequence], folder)
+    j = [float(np.mean(score.j)) for score in scores.objects]
+    f = [float(np.mean(score.f)) for score in scores.objects]
+    return sum(j), sum(f), len(j)
+
+
+def _segment(model: System, config: ValidateConfig, sequence: Sequence, folder: Path) -> None:
+    """Writes the masks of a sequence, through the same parts as infer.py."""
+    source = FolderFrames(sequence.frames[0].parent, sequence.frames)
+    given = read_given(sequence, source, _MAX_OBJECTS)
+    starts = sorted(set(given.objects.values()))
+    counts = [list(given.objects.values()).count(frame) for frame in starts]
+    size = config.size or model.settings.size or _DEFAULT_SIZE
+    video = stream(model, layout=plan_layout(counts), size=size)
+    default = _CPU_CHUNK if jax.default_backend() == "cpu" else _ACCELERATOR_CHUNK
+    chunk = fitting_chunk(default, model.settings.every, source.size)
+    folder.mkdir(parents=True)
+
+    def save(item: Written) -> None:
+        write_mask(folder / f"{item.name}.png", item.mask)
+
+    with AsyncWriter[Written](save, 32) as out:
+        run_stream(video, source.frames(), given.masks, out.put, chunk=chunk, where=source.path)

@@ -1,0 +1,154 @@
+"""The folder of a run: what may go on in it, and what is written there beside the checkpoints."""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import rdejax
+from rdejax.errors import RdejaxError
+from rdejax.io.files import write_json
+from rdejax.train.checkpoints import Checkpoints
+from rdejax.train.config import TrainConfig
+
+# What changes neither the parameters nor the schedule, or does so by rounding only. `init` and
+# `trunk` count at step 0 only; `data` is compared by the number of its sources, which may move.
+_HARMLESS = (
+    "log_every",
+    "save_every",
+    "keep",
+    "images_every",
+    "threads",
+    "workers",
+    "skip_bad",
+    "init",
+    "trunk",
+    "validate.",
+    "scale.fsdp",
+    "scale.accumulate",
+    "scale.remat",
+    "scale.distributed",
+    "scale.coordinator",
+    "scale.process",
+    "scale.devices",
+)
+
+
+def begin(
+    workdir: Path, config: TrainConfig, checkpoints: Checkpoints, *, resume: bool
+) -> tuple[int, list[str]]:
+    """Step to begin with, by the rules of a work folder; changes nothing.
+
+    A folder without a checkpoint is free, whatever else is in it. One with a checkpoint goes on if
+    `resume` says so and the configurations agree; fields that do not change what is learned may
+    differ.
+
+    Returns:
+      0 or the step of the last checkpoint, and what is worth telling.
+
+    Raises:
+      RdejaxError: a folder with a checkpoint without `resume`, or of another configuration.
+    """
+    last = checkpoints.latest
+    if last is None:
+        return 0, ["nothing to resume yet: starting from step 0"] if resume else []
+    if not resume:
+        raise RdejaxError(
+            f"{workdir}: holds a run of {last} steps; add --resume to continue it, or choose "
+            "another --workdir"
+        )
+    differing = differences(checkpoints.record(last)["config"], as_json(config))
+    serious = [text for name, text in differing.items() if not _is_harmless(name)]
+    if serious:
+        raise RdejaxError(
+            f"{workdir}: was begun with another configuration ({'; '.join(serious)}); give the "
+            "same to continue it, or choose another --workdir"
+        )
+    notes = [f"changed since the last start: {'; '.join(differing.values())}"] if differing else []
+    return last, [f"continuing from step {last}", *notes]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Fields whose values differ, by dotted name, each with a text "name: old -> new".
+
+    Fields that only one of the two has are left out: versions differ in them.
+    """
+    found: dict[str, str] = {}
+    for name in old.keys() & new.keys():
+        a, b = old[name], new[name]
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found[prefix + name] = f"{prefix}{name}: {_short(a)} -> {_short(b)}"
+            if name == "data" and not prefix and len(a) != len(b):
+                found["data (number)"] = found.pop("data")
+    return dict(sorted(found.items()))
+
+
+def as_json(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as it is after a round trip through JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def record_start(workdir: Path, config: TrainConfig, first: int) -> None:
+    """Writes `config.json` and `environment.json`; cuts the log off after step `first`.
+
+    A killed run has logged steps after its last checkpoint.
+    """
+    write_json(workdir / "config.json", as_json(config))
+    write_json(workdir / "environment.json", environment())
+    log = workdir / "log.jsonl"
+    if log.is_file():
+        lines = log.read_text("utf-8").splitlines()
+        temporary = log.with_suffix(".partial")
+        temporary.write_text("".join(f"{line}\n" for line in lines if _logged_by(line, first)))
+        os.replace(temporary, log)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and command of this process."""
+    devices = jax.devices()
+    return {
+        "rdejax": rdejax.__version__,
+        "commit": _commit(),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "processes": jax.process_count(),
+        "command": sys.argv,
+    }
+
+
+def _commit() -> str | None:
+    # Of a checkout; an installed package has none, and may lie in someone else's.
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _logged_by(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False  # half a line, from a kill while it was written
+
+
+def _is_harmless(name: str) -> bool:
+    return name == "data" or name.startswith(_HARMLESS)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
