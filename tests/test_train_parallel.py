@@ -18,8 +18,8 @@ from rdejax.data.config import ClipConfig
 from rdejax.errors import RdejaxError
 from rdejax.models import create
 from rdejax.train.config import LossConfig, OptimizerConfig, ScaleConfig, TrainConfig
-from rdejax.train.scanning import scan
 from rdejax.train.parallel import make_mesh, start_processes, state_shardings
+from rdejax.train.scanning import scan
 from rdejax.train.step import init_state, make_gradients
 
 HERE = Path(__file__).parent
@@ -140,6 +140,8 @@ def test_rematerialisation_changes_nothing_and_bfloat16_little(start_of_tiny) ->
 def test_wrong_device_counts_are_named() -> None:
     with pytest.raises(RdejaxError, match=r"scale\.devices=64"):
         start_processes(ScaleConfig(devices=64))
+    with pytest.raises(RdejaxError, match=r"scale\.coordinator"):
+        start_processes(ScaleConfig(processes=2, process=0))
     count = jax.device_count()
     with pytest.raises(RdejaxError, match="does not divide"):
         make_mesh(count * 4 + 1, 2)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rdejax.data.check import check
 from rdejax.data.report import show
-from rdejax.errors import cli_errors
+from rdejax.errors import RdejaxError, cli_errors
 from rdejax.io.files import write_json
 
 Specs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SPEC [SPEC ...]")]
@@ -80,9 +80,15 @@ def _bar() -> progress.Progress:
     )
 
 
+def _need_some(specs: tuple[str, ...]) -> None:
+    if not specs:
+        raise RdejaxError("no data named; give KIND:PATH or a path, see docs/data.md")
+
+
 def _check(args: Check) -> None:
     reports = []
     with cli_errors():
+        _need_some(args.specs)
         for spec in args.specs:
             with _bar() as bar:
                 task = bar.add_task(spec, total=None)
@@ -108,6 +114,7 @@ def _convert(args: Convert) -> None:
     from rdejax.data.builders.convert import convert
 
     with cli_errors(), _bar() as bar:
+        _need_some(args.specs)
 
         def progress_of(title: str, total: int) -> Callable[[], None]:
             task = bar.add_task(title, total=total)

@@ -135,7 +135,8 @@ class VideoConfig:
       max_area: largest such share (BL30K: an object that fills the frame teaches nothing).
       tries: clips drawn until one shows an object large enough.
       on_device: leave colour changes to `rdejax.data.device_augment`, which runs inside the
-        training step; the loader then gives the frames as they are.
+        training step; the loader then gives the frames of videos as they are. Clips of images, which
+        have changes of their own, get these, too.
     """
 
     gaps: tuple[int, ...] = (5, 10, 15, 20, 25, 5)
@@ -169,6 +170,12 @@ class VideoConfig:
             )
         if list(self.phases) != sorted(self.phases):
             raise RdejaxError(f"video.phases={self.phases}: give rising shares of the run")
+        if self.shortest < 0 or self.tries < 1 or self.min_area > self.max_area:
+            raise RdejaxError(
+                f"video.shortest={self.shortest}, video.tries={self.tries}, video.min_area="
+                f"{self.min_area}, video.max_area={self.max_area}: give no negative size, at least "
+                "one try, and the smaller area first"
+            )
         for name in ("reverse", "crop", "flip", "grey", "min_area", "max_area"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RdejaxError(f"video.{name}={getattr(self, name)}: give a number from 0 to 1")

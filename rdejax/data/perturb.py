@@ -41,12 +41,12 @@ def perturb_mask(
 
     Returns:
       A mask whose IoU with the true one is at least `lowest` and, but for objects of a few pixels,
-      below the target. An empty mask comes back as it is.
+      below the target. An empty mask comes back as it is; so does any for `lowest` 1.
     """
     target = rng.uniform(lowest, 1.0)
     out = mask.copy()
     x, y, w, h = cv2.boundingRect(mask)
-    if not w:
+    if not w or lowest >= 1:
         return out
     area = np.s_[max(0, y - _MARGIN) : y + h + _MARGIN, max(0, x - _MARGIN) : x + w + _MARGIN]
     true, now = mask[area], out[area]

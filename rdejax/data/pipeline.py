@@ -272,11 +272,15 @@ def clip_loader(
     sources = [open_source(s, skip_bad=skip_bad) if isinstance(s, str) else s for s in specs]
     given = [*weights] or sizes(sources)
     _shares(given)
+    static = [source for source in sources if isinstance(source, StaticImages)]
+    for source in static:
+        source.share_memory(len(static) * max(1, workers))
     mixture = make_mixture(sources, given, clip, video, skip_bad=skip_bad)
     share = batch_size // shard[1]
     maker = ClipMaker(mixture, share, shard[0] * share, seed, start_step, steps)
     batches = grain.MapDataset.range(_ENDLESS).map(maker).batch(share)
-    ahead = max(1, 4 // max(1, workers))
+    # A thread makes a whole batch, so fewer than there are threads would leave some idle.
+    ahead = max(threads, 4 // max(1, workers))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     dataset = batches.to_iter_dataset(options)
     if workers:

@@ -27,6 +27,10 @@ class StaticImages(abc.ABC):
         # By number, for the largest an item can be: no count of bytes for threads to disagree on.
         self._keep = keep_megabytes * 1_000_000 // (4 * longest * longest)
 
+    def share_memory(self, parts: int) -> None:
+        """Keeps a `parts`-th of the images that it would: for several sources or processes."""
+        self._keep //= max(1, parts)
+
     @abc.abstractmethod
     def __len__(self) -> int: ...
 

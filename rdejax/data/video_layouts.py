@@ -98,10 +98,10 @@ def recognise_videos(root: Path) -> tuple[str, Path, str | None] | None:
     for year in ("2017", "2016"):
         if (root / "ImageSets" / year).is_dir() and _has_videos(root):
             return f"davis{year}", root, None
-    if _has_videos(root):
-        return "folder", root, None
     if "bl30k" in root.name.lower() and _parts(root):
         return "bl30k", root, None
+    if _has_videos(root):
+        return "folder", root, None
     return None
 
 

@@ -71,6 +71,10 @@ class Checkpoints:
         step = max(self._scores, key=lambda step: self._scores[step])
         return step, self._scores[step]
 
+    def forget_scores(self) -> None:
+        """Compares coming validations with each other only."""
+        self._scores = {}
+
     @property
     def steps(self) -> list[int]:
         """Steps of all checkpoints, ascending."""

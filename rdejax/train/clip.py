@@ -14,7 +14,6 @@ from rdejax.memory.registry import make_rule
 from rdejax.models.base import Features, State, System
 from rdejax.propagate import one_frame
 from rdejax.train.config import LossConfig
-from rdejax.train.scanning import scan
 from rdejax.train.losses import (
     bootstrap_fraction,
     bootstrapped_mean,
@@ -26,6 +25,7 @@ from rdejax.train.losses import (
     one_hot_masks,
     soft_iou_loss,
 )
+from rdejax.train.scanning import scan
 
 
 def with_memory(model: System, memory: nnx.Module) -> System:

@@ -82,6 +82,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.freeze_stride not in (0, 4, 8):
             raise RdejaxError(f"optimizer.freeze_stride={self.freeze_stride}: give 0, 4 or 8")
+        if self.lr <= 0 or self.warmup < 0:
+            raise RdejaxError(
+                f"optimizer.lr={self.lr}, optimizer.warmup={self.warmup}: give a positive rate and "
+                "no negative number of steps"
+            )
         if not 0 <= self.ema < 1:
             raise RdejaxError(f"optimizer.ema={self.ema}: give a number from 0 to below 1")
 
@@ -138,6 +143,11 @@ class ValidateConfig:
     sequences: int = 0
     frames: int = 0
     size: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("every", "sequences", "frames", "size"):
+            if getattr(self, name) < 0:
+                raise RdejaxError(f"validate.{name}={getattr(self, name)}: give 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +220,9 @@ class TrainConfig:
         for name in ("batch", "steps", "save_every", "keep", "log_every", "threads"):
             if getattr(self, name) < 1:
                 raise RdejaxError(f"{name}={getattr(self, name)}: give 1 or more")
+        for name in ("images_every", "workers", "seed"):
+            if getattr(self, name) < 0:
+                raise RdejaxError(f"{name}={getattr(self, name)}: give 0 or more")
         if self.scale.accumulate < 1 or self.batch % self.scale.accumulate:
             raise RdejaxError(
                 f"scale.accumulate={self.scale.accumulate} does not divide batch={self.batch}"

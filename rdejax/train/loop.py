@@ -34,7 +34,13 @@ from rdejax.train.start import build_model, create_system
 from rdejax.train.step import TrainState, init_state, make_predict, make_step, merge
 from rdejax.train.stopping import Agreement, Stopped, StopSignals
 from rdejax.train.validate import validate, validation_sequences
-from rdejax.train.workdir import as_json, begin, environment, record_start
+from rdejax.train.workdir import (
+    as_json,
+    begin,
+    environment,
+    measures_differently,
+    record_start,
+)
 
 Batches = Iterator[dict[str, np.ndarray]]
 
@@ -68,6 +74,8 @@ def train(config: TrainConfig, workdir: Path | str, *, resume: bool = False) -> 
     sequences = validation_sequences(config.validate) if config.validate.every else []
     with Checkpoints(workdir / "checkpoints", config.keep) as checkpoints:
         first, notes = begin(workdir, config, checkpoints, resume=resume)
+        if first and measures_differently(checkpoints.record(first)["config"], config):
+            checkpoints.forget_scores()
         active = jax.process_index() == 0
         batches = _load(config, sources, first)
         model, state = _start(config, mesh, checkpoints, first)
@@ -203,7 +211,7 @@ class _Run:
                 self.monitor.picture(done, self._picture(state, batch))
 
     def _picture(self, state: TrainState, batch: dict[str, np.ndarray]) -> np.ndarray:
-        self.predict = self.predict or make_predict(self.model, self.config)
+        self.predict = self.predict or make_predict(self.model, self.config, self.mesh)
         labels = self.predict(state, put_batch(batch, self.mesh))
         # Of several processes the first shows its own clips.
         shard = min(labels.addressable_shards, key=lambda s: s.index[0].start or 0)

@@ -22,6 +22,12 @@ def start_processes(scale: ScaleConfig) -> None:
     Raises:
       RdejaxError: the others cannot be reached, or the devices are not as many as expected.
     """
+    numbered = scale.processes is not None or scale.process is not None
+    if numbered and not scale.distributed and scale.coordinator is None:
+        raise RdejaxError(
+            "scale.processes and scale.process without scale.coordinator would start a run of one "
+            "process; give scale.coordinator, too, or scale.distributed"
+        )
     if scale.distributed or scale.coordinator is not None:
         try:
             jax.distributed.initialize(scale.coordinator, scale.processes, scale.process)

@@ -42,8 +42,8 @@ def video_clip(frames: int, perturb: float) -> ClipConfig:
 
 
 def bl30k_video() -> VideoConfig:
-    """BL30K: its own curriculum, and no objects that are slivers or fill the frame."""
-    return VideoConfig(phases=BL30K_PHASES, min_area=0.005, max_area=0.6)
+    """BL30K: its own curriculum and crop, and no objects that are slivers or fill the frame."""
+    return VideoConfig(phases=BL30K_PHASES, crop=0.25, min_area=0.005, max_area=0.6)
 
 
 MIXED = ScaleConfig(precision="bfloat16")

@@ -15,8 +15,8 @@ from rdejax.models.base import System
 from rdejax.nn.layers import Frozen
 from rdejax.train.clip import batch_loss, clip_outputs
 from rdejax.train.config import OptimizerConfig, TrainConfig
-from rdejax.train.scanning import scan
 from rdejax.train.parallel import batch_sharding, state_shardings
+from rdejax.train.scanning import scan
 
 
 @flax.struct.dataclass
@@ -124,9 +124,12 @@ def _compute_type(config: TrainConfig) -> Any:
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )
+    def one(path: tuple, x: Array) -> Array:
+        # Statistics of norms stay as they are: rounded, they would be those of another network.
+        statistic = path[-1].key in ("mean", "var")
+        return x if statistic or not jnp.issubdtype(x.dtype, jnp.floating) else x.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def make_gradients(model: System, config: TrainConfig) -> Callable[..., tuple[Any, Any]]:
@@ -204,7 +207,7 @@ def make_step(model: System, config: TrainConfig, mesh: Mesh | None = None):
     )
 
 
-def make_predict(model: System, config: TrainConfig):
+def make_predict(model: System, config: TrainConfig, mesh: Mesh | None = None):
     """Jitted (state, batch) -> labels uint8 [b, t-1, H, W] by the averaged weights."""
     dtype = _compute_type(config)
 
@@ -217,4 +220,4 @@ def make_predict(model: System, config: TrainConfig):
 
         return jax.vmap(one)(batch)
 
-    return jax.jit(predict)
+    return jax.jit(predict, out_shardings=None if mesh is None else batch_sharding(mesh))

@@ -91,6 +91,12 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
     return dict(sorted(found.items()))
 
 
+def measures_differently(old: dict[str, Any], config: TrainConfig) -> bool:
+    """Whether validation scores of a run's earlier part cannot be compared with those to come."""
+    changed = differences(old.get("validate", {}), as_json(config)["validate"])
+    return bool(changed.keys() - {"every"})
+
+
 def as_json(config: TrainConfig) -> dict[str, Any]:
     """A configuration as it is after a round trip through JSON."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
