@@ -135,8 +135,8 @@ class VideoConfig:
       max_area: largest such share (BL30K: an object that fills the frame teaches nothing).
       tries: clips drawn until one shows an object large enough.
       on_device: leave colour changes to `rdejax.data.device_augment`, which runs inside the
-        training step; the loader then gives the frames of videos as they are. Clips of images, which
-        have changes of their own, get these, too.
+        training step; the loader then gives the frames of videos as they are. Clips of images,
+        which have changes of their own, get these, too.
     """
 
     gaps: tuple[int, ...] = (5, 10, 15, 20, 25, 5)
