@@ -11,7 +11,7 @@ put the file into `rdejax/memory/`; or put it anywhere and name the file itself
 (`--memory path/to/file.py`). No other file has to change.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import flax.struct
 import jax
@@ -85,7 +85,7 @@ class MemoryRule(nnx.Module):
         """
         raise NotImplementedError
 
-    def as_trained(self) -> "MemoryRule":
+    def as_trained(self) -> Self:
         """The rule as training reads it: by default with a full softmax in place of a top-k.
 
         Returns:

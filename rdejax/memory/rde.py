@@ -1,6 +1,7 @@
 """Recurrent dynamic embedding: a bank of constant size (RDE-VOS, Li et al., CVPR 2022)."""
 
 import re
+from typing import Self
 
 import flax.struct
 import jax.numpy as jnp
@@ -99,10 +100,9 @@ class RDEMemory(MemoryRule):
         ]
         self.compress_key, self.compress_value = compressors or (None, None)
 
-    def as_trained(self) -> "RDEMemory":
+    def as_trained(self) -> Self:
         """The recurrent embedding alone (the paper's SAM pattern), if the strategy has it."""
         rule = super().as_trained()
-        assert isinstance(rule, RDEMemory)
         if "RDE" in self.entries:
             rule.strategy, rule.entries, rule.copies = "RDE", ("RDE",), (1,)
         return rule

@@ -163,18 +163,10 @@ def make_gradients(model: System, config: TrainConfig) -> Callable[..., tuple[An
     return gradients
 
 
-def make_step(model: System, config: TrainConfig, mesh: Mesh | None = None):
-    """The jitted train step: (state, batch) -> (state, metrics); the state is donated.
+def make_update(model: System, config: TrainConfig) -> Callable[..., tuple[TrainState, Any]]:
+    """The train step as a pure function: (state, batch) -> (state, metrics).
 
-    Args:
-      model: lends its structure.
-      config: the run.
-      mesh: devices over which batch and, with `scale.fsdp`, parameters are spread; the state must
-        lie there (`rdejax.train.parallel.shard_state`). None: the default device.
-
-    Returns:
-      The step. Metrics are float32 scalars: the loss and its terms, grad_norm (before clipping),
-      learning_rate.
+    Metrics are float32 scalars: the loss and its terms, grad_norm (before clipping), learning_rate.
     """
     optimizer, rate = make_optimizer(config), learning_rate(config)
     gradients, decay = make_gradients(model, config), config.optimizer.ema
@@ -194,6 +186,19 @@ def make_step(model: System, config: TrainConfig, mesh: Mesh | None = None):
         metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": rate(state.step)}
         return TrainState(params, state.fixed, ema, opt_state, state.step + 1), metrics
 
+    return step
+
+
+def make_step(model: System, config: TrainConfig, mesh: Mesh | None = None):
+    """`make_update`, jitted; the state is donated.
+
+    Args:
+      model: lends its structure.
+      config: the run.
+      mesh: devices over which batch and, with `scale.fsdp`, parameters are spread; the state must
+        lie there (`rdejax.train.parallel.shard_state`). None: the default device.
+    """
+    step = make_update(model, config)
     if mesh is None:
         return jax.jit(step, donate_argnums=0)
     shapes = jax.eval_shape(lambda: init_state(model, config)[1])
