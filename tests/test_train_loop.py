@@ -85,7 +85,7 @@ def stub(monkeypatch):
 
         return step
 
-    def make_predict(model, config):
+    def make_predict(model, config, mesh=None):
         return lambda state, batch: jnp.asarray(batch["labels"])[:, 1:]
 
     def batches(*args, **kwargs):

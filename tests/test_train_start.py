@@ -38,6 +38,7 @@ def test_single_object_weights_get_the_missing_input_channel() -> None:
     assert not np.array_equal(again, start.widen(single[name], got[name].shape, 4))
 
 
+@pytest.mark.slow
 def test_only_a_whole_compressor_may_be_missing() -> None:
     told: list[str] = []
     whole = random_weights(outline("rde", config=SMALL))
