@@ -64,7 +64,7 @@ def validate(model, config, sequences, stopped):
     return {"J&F": score, "J": score, "F": score, "sequences": {}}
 
 loop.make_step, loop._load, loop.validate = make_step, batches, validate
-loop.make_predict = lambda model, config: jax.jit(lambda state, batch: batch["labels"][:, 1:])
+loop.make_predict = lambda model, config, mesh: jax.jit(lambda state, batch: batch["labels"][:, 1:])
 loop.validation_sequences = lambda config: []
 loop.train(config, workdir, resume=True)
 """
