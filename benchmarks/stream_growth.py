@@ -1,4 +1,4 @@
-"""A long stream: time per frame and size of the state, RDE against the bank that keeps every frame.
+"""A long stream: time per frame and size of the state of the constant rules and the growing bank.
 
 python benchmarks/stream_growth.py                                # 1000 frames at 240p
 python benchmarks/stream_growth.py --frames 60 --height 64 --width 96
@@ -45,7 +45,7 @@ class Arguments:
     """Streams synthetic frames through each memory rule and records the cost of every block."""
 
     model: str = "rde-lite"
-    memories: tuple[str, ...] = ("rde", "bank")
+    memories: tuple[str, ...] = ("rde", "swem", "average", "merge", "bank")
     frames: int = 1000
     height: int = 240
     width: int = 432
@@ -92,6 +92,7 @@ def run(memory: str, args: Arguments) -> dict[str, Any]:
         "size": [args.height, args.width],
         "objects": args.objects,
         "every": args.every,
+        "feature_bytes": 4 * sum(dict(model.config)[f"{n}_channels"] for n in ("key", "value")),
         "first_frame_s": first_s,
         "peak_rss_bytes": peak_memory_bytes(),
         "machine": machine(),
@@ -141,7 +142,7 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    names = {"rde": "RDE (constant)", "bank": "growing bank"}
+    names = {"rde": "RDE", "swem": "SWEM", "bank": "growing bank"}
     for result in runs:
         label = names.get(result["memory"], result["memory"])
         times = np.array(result["ms_per_frame"], float)  # None becomes NaN, a gap in the line
@@ -150,8 +151,13 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
     first = runs[0]
     size = f"{first['size'][1]}x{first['size'][0]}"
     panels[0].set(title="time per frame", xlabel="frame", ylabel="ms", ylim=(0, None))
-    panels[1].set(title="state", xlabel="frame", ylabel="MB", ylim=(0, None))
-    panels[0].legend()
+    panels[1].set(title="state", xlabel="frame", ylabel="MB", yscale="log")
+    per_mb = 1e6 / first["feature_bytes"] / first["objects"]
+    second = panels[1].secondary_yaxis(
+        "right", functions=(lambda mb: mb * per_mb, lambda count: count / per_mb)
+    )
+    second.set_ylabel("stored features of an object (a key and a value each)")
+    panels[0].legend(ncols=2, fontsize="small")
     figure.suptitle(
         f"{first['model']}, {size}, {first['objects']} object(s), a frame memorised every "
         f"{first['every']}; {first['machine']['cores']} cores, {first['machine']['backend']}"

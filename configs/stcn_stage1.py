@@ -16,7 +16,7 @@ config = TrainConfig(
     batch=8,
     steps=500_000,
     loss=LossConfig(
-        sam=False, guidance=0.0, consistency=0.0, bootstrap_start=20_000, bootstrap_end=70_000
+        pattern="bank", guidance=0.0, consistency=0.0, bootstrap_start=20_000, bootstrap_end=70_000
     ),
     optimizer=published_optimizer(lr=1e-5, decay_at=400_000),
     scale=MIXED,

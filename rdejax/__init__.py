@@ -6,9 +6,10 @@ from rdejax.errors import RdejaxError
 
 if TYPE_CHECKING:
     from rdejax.api import load_model, segment_video, stream
+    from rdejax.sweep import sweep_settings
 
 __version__ = "0.1.0"
-__all__ = ["RdejaxError", "load_model", "segment_video", "stream"]
+__all__ = ["RdejaxError", "load_model", "segment_video", "stream", "sweep_settings"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         import rdejax.api
 
         return getattr(rdejax.api, name)
+    if name == "sweep_settings":
+        import rdejax.sweep
+
+        return rdejax.sweep.sweep_settings
     raise AttributeError(f"module 'rdejax' has no attribute {name!r}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rdejax.convert.build import shapes_of
 from rdejax.errors import RdejaxError
 from rdejax.models import System, names
 from rdejax.models.registry import outline
@@ -97,6 +98,12 @@ def _build(
 ) -> System:
     chosen = stored.override(**settings) if settings else stored
     model = outline(name, config=config, settings=chosen)
+    learned = [path for path in shapes_of(model) if path.startswith("memory/")]
+    if learned and not any(path.startswith("memory/") for path in arrays):
+        raise RdejaxError(
+            f"{source}: has no weights for memory {chosen.memory!r}, which learns some; train it "
+            f"from these with train.py --init {source} --memory {chosen.memory}"
+        )
     # Another rule, or a strategy without the embedding, has no use for the SAMs' weights.
     changed = chosen.memory != stored.memory or "strategy" in settings
     load_into(model, arrays, source=source, ignore=("memory/",) if changed else ())
@@ -123,7 +130,8 @@ def segment_video(
       frames: uint8 [T, H, W, 3] RGB.
       first_mask: id mask uint8 [H, W] of frame 0 (0 background), or masks by frame index.
       return_probs: return probabilities instead.
-      **options: of `Stream`: size, chunk, max_objects.
+      **options: of `Stream`: size, chunk, max_objects, and what the memory rule takes for each
+        object (SWEM's `initial_bases`, [objects, 2, ck, k], ascending by id).
 
     Returns:
       uint8 [T, H, W] ids, or with `return_probs` float32 [T, O + 1, H, W]: background, then the
@@ -142,7 +150,21 @@ def segment_video(
         counts += [len(new)] if new else []
     if not counts:
         raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")
+    for name in set(options) & set(model.memory.object_inputs):
+        options[name] = _by_id(name, options[name], seen)
     video = Stream(model, layout=plan_layout(counts), **options)
     if return_probs:
         return video.push_probs(frames, masks)[1]
     return video.push(frames, masks)
+
+
+def _by_id(name: str, values: Any, ids: set[int]) -> Any:
+    """Arrays for each object by its id; an array has them in the ids' order."""
+    if isinstance(values, Mapping):
+        return values
+    if len(values) != len(ids):
+        raise RdejaxError(
+            f"{name} has {len(values)} entries, but the masks have {len(ids)} objects; give one "
+            "for each object"
+        )
+    return dict(zip(sorted(ids), values, strict=True))

@@ -56,16 +56,30 @@ class Geometry:
         )
 
     def prepare(
-        self, frames: UInt8[Array, "n h w 3"], mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        frames: UInt8[Array, "n h w 3"],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        pad_value: float | None = None,
     ) -> Float[Array, "n H W 3"]:
-        """Resized, normalised, zero-padded frames."""
+        """Resized, normalised, padded frames.
+
+        Args:
+          frames: the frames.
+          mean: of RGB in [0, 1].
+          std: of the same.
+          pad_value: what the border is before normalisation, in [0, 1]; None: zero after it.
+        """
         x = frames.astype(jnp.float32) / 255.0
         if self.inner != self.source:
             shape = (x.shape[0], *self.inner, 3)
             x = jax.image.resize(x, shape, "bilinear", antialias=True)
-        x = (x - jnp.asarray(mean)) / jnp.asarray(std)
         top, bottom, left, right = self.padding
-        return jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        border = ((0, 0), (top, bottom), (left, right), (0, 0))
+        if pad_value is not None:
+            x = jnp.pad(x, border, constant_values=pad_value)
+        x = (x - jnp.asarray(mean)) / jnp.asarray(std)
+        return x if pad_value is not None else jnp.pad(x, border)
 
     def prepare_masks(self, masks: Float[Array, "o h w"]) -> Float[Array, "o H W"]:
         """Resized, zero-padded masks; soft at the edges where they were reduced."""
@@ -74,6 +88,12 @@ class Geometry:
             masks = jax.image.resize(masks, shape, "bilinear", antialias=True)
         top, bottom, left, right = self.padding
         return jnp.pad(masks, ((0, 0), (top, bottom), (left, right)))
+
+    def clear_border(self, probs: Float[Array, "c H W"]) -> Float[Array, "c H W"]:
+        """The same probabilities, but nothing but background (index 0) in the padding."""
+        top, bottom, left, right = self.padding
+        inside = jnp.pad(jnp.ones(self.inner, bool), ((top, bottom), (left, right)))
+        return jnp.where(inside, probs, jnp.zeros_like(probs).at[0].set(1.0))
 
     def restore(self, probs: Float[Array, "n c H W"]) -> Float[Array, "n c h w"]:
         """Probabilities without padding, at the video's own size (bilinear)."""

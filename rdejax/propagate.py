@@ -26,6 +26,7 @@ def propagate(
     frames: Float[Array, "b n H W 3"],
     write: Int[Array, " b"],
     finish: Callable[[Float[Array, "n o+1 H W"]], Any],
+    remember: Callable[[Float[Array, "o+1 H W"]], Float[Array, "o+1 H W"]] = lambda probs: probs,
 ) -> tuple[State, Any]:
     """Segments blocks of frames and memorises at most one frame of each.
 
@@ -36,6 +37,7 @@ def propagate(
       write: per block, the index of the frame to memorise, or -1. Frames after it in the block are
         read from the memory before it, so they must be padding.
       finish: what to keep of a block's probabilities; keeping less saves memory.
+      remember: what memory gets to see of a frame's probabilities; default: all.
 
     Returns:
       The state after the last block, and what `finish` returned for each block, stacked.
@@ -50,7 +52,7 @@ def propagate(
         def memorize(state: State) -> State:
             at = jnp.maximum(index, 0)
             masks = lax.dynamic_index_in_dim(probs, at, 0, keepdims=False)
-            return model.memorize(state, one_frame(features, at), masks)
+            return model.memorize(state, one_frame(features, at), remember(masks))
 
         state = lax.cond(index >= 0, memorize, lambda s: s, state)
         return state, finish(probs)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ from rdejax.slots import Layout, plan_layout
 _LONGEST_BLOCK = 8  # frames decoded as one batch, where memorising is rarer than that
 
 
+def _prepare(model: System, frames: Array, geometry: Geometry) -> Array:
+    return geometry.prepare(frames, model.mean, model.std, model.pad_value)
+
+
+def _remembered(model: System, probs: Array, geometry: Geometry) -> Array:
+    """Probabilities as memory gets to see them."""
+    return geometry.clear_border(probs) if model.clear_border else probs
+
+
 @partial(jax.jit, static_argnames=("geometry", "want_probs"), donate_argnames="state")
 def _segment_blocks(
     model: System,
@@ -34,23 +44,37 @@ def _segment_blocks(
 ) -> tuple[State, tuple[Array, Array | None]]:
     """Labels (slot numbers, 0 background) and, if wanted, probabilities of blocks of frames."""
     b, n = frames.shape[:2]
-    flat = geometry.prepare(frames.reshape(b * n, *frames.shape[2:]), model.mean, model.std)
+    flat = _prepare(model, frames.reshape(b * n, *frames.shape[2:]), geometry)
 
     def finish(probs: Array) -> tuple[Array, Array | None]:
         probs = geometry.restore(probs)
         return jnp.argmax(probs, axis=1).astype(jnp.uint8), probs if want_probs else None
 
-    return propagate(model, state, flat.reshape(b, n, *flat.shape[1:]), write, finish)
+    return propagate(
+        model,
+        state,
+        flat.reshape(b, n, *flat.shape[1:]),
+        write,
+        finish,
+        partial(_remembered, model, geometry=geometry),
+    )
 
 
 @partial(jax.jit, static_argnames=("geometry", "groups"))
 def _start(
-    model: System, frame: Array, masks: Array, valid: Array, *, geometry: Geometry, groups: int
+    model: System,
+    frame: Array,
+    masks: Array,
+    valid: Array,
+    given: dict[str, Array] | None = None,
+    *,
+    geometry: Geometry,
+    groups: int,
 ) -> tuple[State, Array]:
     """State after the first mask, and the probabilities that stand for it."""
-    features = model.encode(geometry.prepare(frame[None], model.mean, model.std))
+    features = model.encode(_prepare(model, frame[None], geometry))
     inner = geometry.prepare_masks(masks)
-    state = model.start(features, inner, valid, groups=groups)
+    state = model.start(features, inner, valid, groups=groups, given=given)
     return state, geometry.restore(model.given(inner, valid)[None])[0]
 
 
@@ -61,21 +85,23 @@ def _add(
     frame: Array,
     masks: Array,
     new: Array,
+    given: dict[str, Array] | None = None,
     *,
     geometry: Geometry,
     memorize: bool,
 ) -> tuple[State, Array]:
     """State with new objects whose masks are in this frame, and the frame's probabilities."""
-    features = model.encode(geometry.prepare(frame[None], model.mean, model.std))
+    features = model.encode(_prepare(model, frame[None], geometry))
     state, logits = model.segment(state, features)
     inner = geometry.prepare_masks(masks)
     covered = jnp.minimum(inner.sum(0), 1.0)
     probs = jax.nn.softmax(logits[0], axis=0) * (1.0 - covered)
     probs = probs + jnp.concatenate([jnp.zeros_like(covered)[None], inner])
+    remembered = _remembered(model, probs, geometry)
     if memorize:
         old = state.valid.any(axis=1)
-        state = model.memorize(state, features, probs, groups=old)
-    state = model.add(state, features, probs, new)
+        state = model.memorize(state, features, remembered, groups=old)
+    state = model.add(state, features, remembered, new, given)
     return state, geometry.restore(probs[None])[0]
 
 
@@ -92,6 +118,12 @@ class Stream:
         (`every` frames) on CPUs, eight blocks on accelerators.
       max_objects: object slots to refuse more than; default: as many as the masks hold.
       layout: groups and slots, if known beforehand; it saves compilations when objects come later.
+      **given: what the memory rule takes for each object beside its mask, by id: a mapping, or an
+        array [objects, ...] in the order of the ids (`MemoryRule.object_inputs`; SWEM's
+        `initial_bases`).
+
+    Raises:
+      RdejaxError: a `chunk` below 1, or a keyword that neither this class nor the rule has.
     """
 
     def __init__(
@@ -102,7 +134,15 @@ class Stream:
         chunk: int | None = None,
         max_objects: int | None = None,
         layout: Layout | None = None,
+        **given: Mapping[int, np.ndarray] | np.ndarray,
     ):
+        for name in given:
+            if name not in model.memory.object_inputs:
+                raise RdejaxError(
+                    f"keyword {name!r} is unknown here; with memory {model.settings.memory!r} use "
+                    f"{', '.join(('size', 'chunk', 'max_objects', *model.memory.object_inputs))}"
+                )
+        self.given = given
         self.model = model
         self.every = model.settings.every
         self.size = model.settings.size if size is None else size
@@ -325,7 +365,13 @@ class Stream:
             valid[slot] = True
         if self.state is None:
             self.state, prob = _start(
-                self.model, frame, masks, valid, geometry=self.geometry, groups=self.layout.groups
+                self.model,
+                frame,
+                masks,
+                valid,
+                self._given_for(new_ids, slots, total),
+                geometry=self.geometry,
+                groups=self.layout.groups,
             )
         else:
             self._grow_groups()
@@ -338,6 +384,7 @@ class Stream:
                 frame,
                 masks,
                 valid.reshape(self.layout.groups, -1),
+                self._given_for(new_ids, slots, total),
                 geometry=self.geometry,
                 memorize=memorize,
             )
@@ -348,6 +395,29 @@ class Stream:
         if want_probs:
             probs.append((prob[None], self._order()))
         self.time += 1
+
+    def _given_for(
+        self, ids: list[int], slots: list[int], total: int
+    ) -> dict[str, np.ndarray] | None:
+        """What was given for these objects, in their slots; zeros in the others."""
+        out = {}
+        for name, values in self.given.items():
+            if not isinstance(values, Mapping):
+                if len(values) != len(ids):
+                    raise RdejaxError(
+                        f"{name} has {len(values)} entries for the {len(ids)} objects of this "
+                        "frame; give one for each, or a mapping from id to array"
+                    )
+                values = dict(zip(sorted(ids), values, strict=True))
+            missing = [number for number in ids if number not in values]
+            if missing:
+                raise RdejaxError(f"{name} has no entry for object {missing[0]}; give one for each")
+            rows = [np.asarray(values[number]) for number in ids]
+            if len({row.shape for row in rows}) > 1:
+                raise RdejaxError(f"{name} has arrays of several shapes; give all the same one")
+            out[name] = np.zeros((total, *rows[0].shape), np.float32)
+            out[name][slots] = rows
+        return out or None
 
     def _grow_groups(self) -> None:
         """Room for groups that the layout got since the state was made."""

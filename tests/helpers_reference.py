@@ -18,6 +18,7 @@ from rdejax.models import System
 DATA = Path(__file__).parent / "data"
 REFERENCE = DATA / "reference"
 NETS = ("rde", "rde_single", "rde_repeat2", "stcn")
+SWEM_NETS = ("swem", "swem_resnet18")
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)
 
@@ -34,13 +35,17 @@ def _fill() -> Any:
 @functools.cache
 def manifest() -> dict[str, Any]:
     """`state_dicts[net]`: name -> shape, in order; `num_parameters[net]`."""
+    swem = json.loads((REFERENCE / "swem_manifest.json").read_text())
     stored = json.loads((REFERENCE / "rde_manifest.json").read_text())
     largest = stored["rde_repeat2"]
     rde = {k: v for k, v in largest.items() if ".se_block." not in k}
     stcn = {k: v for k, v in rde.items() if not k.startswith("mem_compress.")}
     single = {**stcn, "value_encoder.conv1.weight": [64, 4, 7, 7]}
     state_dicts = {"rde": rde, "rde_single": single, "rde_repeat2": largest, "stcn": stcn}
-    return {"state_dicts": state_dicts, "num_parameters": stored["num_parameters"]}
+    return {
+        "state_dicts": {**state_dicts, **swem["state_dicts"]},
+        "num_parameters": {**stored["num_parameters"], **swem["num_parameters"]},
+    }
 
 
 @functools.cache
@@ -54,7 +59,8 @@ def filled_model(net: str, **settings: Any) -> System:
     """The system with the reference weights, through the converter.
 
     Args:
-      net: "rde", "rde_repeat2", "stcn", or "rde_single" (its value encoder keeps 4 channels).
+      net: "rde", "rde_repeat2", "stcn", "swem", "swem_resnet18", or
+        "rde_single" (its value encoder keeps 4 channels).
       **settings: as for `rdejax.load_model`.
     """
     state_dict = filled_state_dict(net)
@@ -66,6 +72,23 @@ def stages() -> dict[str, np.ndarray]:
     """The arrays of rde_stages.npz; those in the README's list keep every fourth channel."""
     with np.load(REFERENCE / "rde_stages.npz") as file:
         return {name: file[name] for name in file.files}
+
+
+@functools.cache
+def swem_stages() -> dict[str, np.ndarray]:
+    """The arrays of swem_stages.npz, see data/reference/README.md."""
+    with np.load(REFERENCE / "swem_stages.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def swem_initial_bases(objects: int, samples: int = 1) -> np.ndarray:
+    """The bases the published run started from, float32 [samples, objects, 2, 128, 128].
+
+    Axes after the object: background and foreground, key channel, base.
+    """
+    draw = np.random.default_rng(0).standard_normal((samples, objects, 2, 128, 128))
+    kappa = (draw * np.sqrt(2 / 128)).astype(np.float32)
+    return kappa / (np.linalg.norm(kappa, axis=3, keepdims=True) + 1e-6)
 
 
 def normalised(frames: np.ndarray) -> np.ndarray:

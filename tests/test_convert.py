@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers_reference import NETS, filled_model, filled_state_dict, manifest
+from helpers_reference import NETS, SWEM_NETS, filled_model, filled_state_dict, manifest
 
 import rdejax
 from rdejax.convert import convert_state_dict, load_imagenet_trunk, load_state_dict
@@ -210,14 +210,16 @@ def test_files_of_no_use(name, message):
 # ------------------------------------------------------------------------ names
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", (*NETS, *SWEM_NETS))
 def test_published_networks(net):
     """The names tell the architecture, and every number arrives once, only moved."""
     model = filled_model(net)
-    assert model.name == ("rde" if net in ("rde", "rde_repeat2") else "stcn")
+    swem = "swem" if net in SWEM_NETS else None
+    assert model.name == (swem or ("rde" if net in ("rde", "rde_repeat2") else "stcn"))
     if model.name == "rde":
         assert dict(model.settings.memory_settings)["repeat"] == (2 if net == "rde_repeat2" else 0)
-    given = [a for n, a in filled_state_dict(net).items() if not n.endswith("batches_tracked")]
+    unused = ("batches_tracked", "encoder.mean", "encoder.std")
+    given = [a for n, a in filled_state_dict(net).items() if not n.endswith(unused)]
     got = list(weights_of(model).values())
     assert sum(a.size for a in got) == sum(a.size for a in given)
     sums = [sorted(float(np.abs(a).sum(dtype=np.float64)) for a in x) for x in (given, got)]
@@ -275,7 +277,6 @@ def test_checkpoint_of_another_architecture():
 @pytest.mark.parametrize(
     "name,system",
     [
-        ("swem_core.fusion_layer.weight", "swem"),
         ("Encoder_M.conv1.weight", "stm"),
         ("key_proj.d_proj.weight", "xmem"),
     ],
@@ -428,7 +429,7 @@ def test_half_precision_file(tmp_path):
     [
         (["types_zip.pth", "--output", "{}/o"], "not a network that is known"),
         (["nan.pth", "--output", "{}/o"], "parameter bad holds NaN"),
-        (["types_zip.pth", "--output", "{}/o", "--arch", "swem"], "swem is not supported yet"),
+        (["types_zip.pth", "--output", "{}/o", "--arch", "xmem"], "xmem is not supported yet"),
         (["types_zip.pth", "--output", "{}/o.pth"], "name the output .safetensors"),
         (["none.pth", "--output", "{}/o"], "no such file"),
     ],

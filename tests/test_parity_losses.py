@@ -22,7 +22,7 @@ from rdejax.train.losses import cross_entropy, frame_weights
 from rdejax.train.step import TrainState, init_state, make_gradients, merge
 
 # All weights of the auxiliary terms are 1 in the reference's run.
-PUBLIC = LossConfig(sam=True, convention="public", guidance=1.0, consistency=1.0)
+PUBLIC = LossConfig(pattern="alternate", convention="public", guidance=1.0, consistency=1.0)
 OPTIMIZER = OptimizerConfig(freeze_stride=0, freeze_depthwise=False, train_norm=True)
 
 
@@ -110,10 +110,10 @@ def test_public_weights_halve_the_running_total() -> None:
     total = 0.0
     for loss in losses:
         total = (total + loss) / 2
-    weights = frame_weights(4, "public", sam=True)
+    weights = frame_weights(4, "public", "alternate")
     assert float(jnp.dot(weights, jnp.asarray(losses))) == pytest.approx(total)
-    assert frame_weights(4, "paper", sam=True).tolist() == [0.5] * 4
-    assert float(frame_weights(2, "paper", sam=False).sum()) == 1.0
+    assert frame_weights(4, "paper", "alternate").tolist() == [0.5] * 4
+    assert float(frame_weights(2, "paper", "bank").sum()) == 1.0
 
 
 def test_terms_and_gradients_equal_the_published_code() -> None:
@@ -143,7 +143,7 @@ def test_logits_of_every_frame_equal_the_published_code() -> None:
     @jax.jit
     def outputs(params, fixed):
         model = merge(run.model, run.config, params, fixed)
-        return jax.vmap(lambda clip: clip_outputs(model, clip, sam=True).logits)(batch)
+        return jax.vmap(lambda clip: clip_outputs(model, clip, pattern="alternate").logits)(batch)
 
     logits = np.asarray(outputs(run.state.params, run.state.fixed))
     for t in range(1, 5):
@@ -158,7 +158,7 @@ def test_logits_of_every_frame_equal_the_published_code() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 45_000])
 def test_single_object_stage_equals_the_published_code(step: int) -> None:
-    loss = LossConfig(sam=False, convention="public", guidance=1.0, consistency=1.0)
+    loss = LossConfig(pattern="bank", convention="public", guidance=1.0, consistency=1.0)
     run, want = Run("rde_single", 3, 1, loss), numbers("rde_single")[f"it_{step}"]
     metrics, grads = run.at(step)
     check_terms(metrics, want, 0.0)
@@ -170,7 +170,7 @@ def test_paper_convention_leaves_absent_objects_out() -> None:
     model = create("rde-lite")
     one = jax.tree.map(lambda x: jnp.asarray(x[1:]), the_batch(3, 2))
     alone = {**one, "perturbed": one["perturbed"][:, :1], "valid": one["valid"][:, :1]}
-    config = LossConfig(sam=True)
+    config = LossConfig(pattern="alternate")
 
     @jax.jit
     def total(batch: dict[str, Any]):

@@ -40,7 +40,7 @@ TINY = TrainConfig(
     steps=4,
     save_every=2,
     log_every=2,
-    loss=LossConfig(sam=True, soft_iou=1.0, bootstrap_start=0, bootstrap_end=1),
+    loss=LossConfig(pattern="alternate", soft_iou=1.0, bootstrap_start=0, bootstrap_end=1),
     optimizer=OptimizerConfig(lr=2e-3, warmup=1, freeze_stride=8),
 )
 
@@ -142,7 +142,7 @@ def test_any_memory_rule_can_take_the_place_of_the_embedding() -> None:
     for memory in ("rde", str(Path(__file__).parents[1] / "examples" / "ema_memory.py")):
         model = create("rde-lite", memory=memory)
         assert own_memory(model).memory.top_k is None and model.memory.top_k is not None
-        out = jax.jit(lambda model: clip_outputs(model, clip, sam=True))(model)
+        out = jax.jit(lambda model: clip_outputs(model, clip, pattern="alternate"))(model)
         logits[memory] = np.asarray(out.logits)
         assert float(out.guidance) > 0 and np.isfinite(out.logits[:, :2]).all()
     rde, ema = logits.values()
@@ -177,7 +177,7 @@ def test_a_run_overfits_synthetic_clips() -> None:
         clip=clip,
         batch=3,
         steps=300,
-        loss=LossConfig(sam=True, soft_iou=1.0, top_p=1.0),
+        loss=LossConfig(pattern="alternate", soft_iou=1.0, top_p=1.0),
         optimizer=OptimizerConfig(lr=2e-3, warmup=10, ema=0.9, freeze_stride=0),
     )
     model = create("rde-lite")

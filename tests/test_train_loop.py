@@ -42,7 +42,7 @@ TINY = TrainConfig(
     steps=6,
     save_every=2,
     log_every=2,
-    loss=LossConfig(sam=True),
+    loss=LossConfig(pattern="alternate"),
 )
 VALIDATED = ValidateConfig(every=2, root="nowhere")
 HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])

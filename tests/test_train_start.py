@@ -108,5 +108,5 @@ def test_trunks_are_told_apart_by_depth(monkeypatch) -> None:
 def test_choices_a_system_does_not_have_are_named() -> None:
     with pytest.raises(RdejaxError, match="single_object: the value encoder of rde-lite"):
         start.create_system(TrainConfig(single_object=True))
-    with pytest.raises(RdejaxError, match=r"loss\.sam trains a memory beside the bank"):
+    with pytest.raises(RdejaxError, match='loss.pattern="alternate" trains a memory'):
         start.create_system(TrainConfig(memory="bank"))

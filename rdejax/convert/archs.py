@@ -14,8 +14,6 @@ StateDict = Mapping[str, np.ndarray]
 
 # Systems whose checkpoints are recognised, but not converted yet, and a name only they have.
 PLANNED = {
-    "swem": r"swem_core\..*",
-    "stm": r"Encoder_M\..*",
     "xmem": r"key_proj\.[de]_proj\..*",
 }
 
@@ -29,12 +27,14 @@ class Arch:
       rules: from our paths to PyTorch names, see `names.targets`.
       config: sizes of the networks, read off the state dict.
       settings: settings that change the weights, read off the state dict.
+      ignore: regular expression (full match) of names that hold nothing learned.
     """
 
     system: str
     rules: tuple[Rule, ...]
     config: Callable[[StateDict], dict[str, Any]]
     settings: Callable[[StateDict], dict[str, Any]]
+    ignore: str | None = None
 
 
 RESNET_RULES: tuple[Rule, ...] = (
@@ -89,9 +89,71 @@ def _sam_settings(state_dict: StateDict) -> dict[str, Any]:
     return {"repeat": max(blocks, default=-1) + 1, "aspp": aspp or not has_sam}
 
 
+_FUSION: tuple[Rule, ...] = (
+    (r"^fusion/layer$", "swem_core/fusion_layer/layer_f"),
+    (r"^fusion/gate$", "swem_core/fusion_layer/layer_a"),
+)
+
+
+def _swem_config(state_dict: StateDict) -> dict[str, Any]:
+    return {
+        **_body_config(state_dict),
+        "key_channels": _width(state_dict, "key_proj.key_proj.weight", 128),
+    }
+
+
+def _swem_settings(state_dict: StateDict) -> dict[str, Any]:
+    layer = state_dict.get("swem_core.fusion_layer.layer_f.weight")
+    if layer is None or layer.ndim != 4:
+        return {}
+    return {"top_l": (layer.shape[1] - 2 * layer.shape[0]) // 2}
+
+
+_STM: tuple[Rule, ...] = (
+    (r"^(key_encoder|value_encoder/trunk)/layer(\d)/", lambda m: f"{m[1]}/res{int(m[2]) + 1}/"),
+    (r"^value_encoder/(key|value)$", lambda m: f"KV_M_r4/{m[1].capitalize()}"),
+    (r"^value_encoder/conv_mask$", "Encoder_M/conv1_m"),
+    (r"^value_encoder/conv_others$", "Encoder_M/conv1_o"),
+    (r"^value_encoder/trunk/", "Encoder_M/"),
+    (r"^key_encoder/", "Encoder_Q/"),
+    (r"^key_proj$", "KV_Q_r4/Key"),
+    (r"^key_comp$", "KV_Q_r4/Value"),
+    (r"^decoder/compress$", "Decoder/convFM"),
+    (r"^decoder/block/", "Decoder/ResMM/"),
+    (r"^decoder/refine_16_8/", "Decoder/RF3/"),
+    (r"^decoder/refine_8_4/", "Decoder/RF2/"),
+    (r"/skip_conv$", "/convFS"),
+    (r"/skip_block/", "/ResFS/"),
+    (r"/out/", "/ResMM/"),
+    (r"^decoder/pred$", "Decoder/pred2"),
+    *RESNET_RULES,
+)
+
+
+def _stm_config(state_dict: StateDict) -> dict[str, Any]:
+    bottleneck = any(re.match(r"Encoder_[MQ]\..*\.conv3\.", name) for name in state_dict)
+    return {
+        "key_depth": 50 if bottleneck else 18,
+        "key_channels": _width(state_dict, "KV_Q_r4.Key.weight", 128),
+        "value_channels": _width(state_dict, "KV_Q_r4.Value.weight", 512),
+        "decoder_width": _width(state_dict, "Decoder.convFM.weight", 256),
+    }
+
+
 ARCHS = {
     "rde": Arch("rde", (*_BODY, *_SAM), _body_config, _sam_settings),
     "stcn": Arch("stcn", _BODY, _body_config, lambda state_dict: {}),
+    # Its encoders normalise the image themselves; here the system does.
+    "swem": Arch(
+        "swem",
+        (*_BODY, *_FUSION),
+        _swem_config,
+        _swem_settings,
+        ignore=r"(key|value)_encoder\.(mean|std)",
+    ),
+    "stm": Arch(
+        "stm", _STM, _stm_config, lambda state_dict: {}, ignore=r"Encoder_[MQ]\.(mean|std)"
+    ),
 }
 
 
@@ -131,6 +193,10 @@ def detect_arch(names: Collection[str], source: str) -> str:
             )
     if any(n.startswith("mem_compress.") for n in names):
         return "rde"
+    if any(n.startswith("swem_core.") for n in names):
+        return "swem"
+    if any(n.startswith("Encoder_M.") for n in names):
+        return "stm"
     if any(n.startswith("key_encoder.res2.") for n in names):
         return "stcn"
     some = ", ".join(list(names)[:3]) or "none"

@@ -44,7 +44,7 @@ def convert_state_dict(
 
     Args:
       state_dict: arrays by PyTorch name, in PyTorch's layouts.
-      arch: "rde" or "stcn"; default: told by the names.
+      arch: "rde", "stcn", "swem" or "stm"; default: told by the names.
       source: where it comes from, for messages.
       keep_single_object: leave a single-object value encoder (four input channels) as it is; by
         default it gets a fifth channel of zeros and can be run on several objects.
@@ -67,7 +67,8 @@ def convert_state_dict(
     shapes = shapes_of(model)
     # Without a compressor, because the settings ask for a memory that has none, its weights go.
     has_sam = any(path.startswith("memory/compress_") for path in shapes)
-    ignore = r"mem_compress\..*" if settings and not has_sam else None
+    leave = [chosen.ignore, r"mem_compress\..*" if settings and not has_sam else None]
+    ignore = "|".join(pattern for pattern in leave if pattern) or None
     expected = targets(shapes, chosen.rules)
     _fill(model, convert_arrays(state_dict, expected, source=source, ignore=ignore))
     return model

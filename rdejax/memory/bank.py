@@ -1,4 +1,4 @@
-"""The growing bank: every memorised frame is kept (STM, Oh et al., 2019; STCN, 2021)."""
+"""The growing bank: memorised frames are kept for ever (STM, Oh et al., 2019; STCN, 2021)."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from rdejax.errors import RdejaxError
 from rdejax.memory.affinity import read_out
 from rdejax.memory.protocol import Masks, MemoryRule
 from rdejax.memory.registry import register
@@ -15,12 +16,12 @@ from rdejax.memory.registry import register
 
 @flax.struct.dataclass
 class BankState:
-    """Frames in the order they were written; slots from `count` on are empty.
+    """Frames in the order they were written, then empty slots (see `BankMemory.held`).
 
     Attributes:
       key: [t, h, w, ck] for a capacity of t frames.
       value: [o, t, h, w, cv].
-      count: frames written.
+      count: frames written, those that did not stay included.
     """
 
     key: Float[Array, "t h w ck"]
@@ -36,13 +37,21 @@ class BankMemory(MemoryRule):
     frames compiles log2(T) times and not T times. With `max_frames` the bank is bounded: the first
     frame stays and the oldest other frame makes room (the papers let it grow).
 
+    Frames are numbered from 0, the first one. With `keep_every` = n those of the numbers 0, n, 2n,
+    ... stay, and the latest is there as well: the next one takes its place unless it stays (STM,
+    section 3.2: every fifth frame and the previous one).
+
     Args:
       key_channels: unused, the bank takes any width.
       value_channels: unused.
       top_k: memory positions kept per query position; None for the full softmax.
       similarity: "l2", "dot" or "cosine".
-      max_frames: most frames kept, or None for no bound.
+      max_frames: most frames in the bank, or None for no bound.
+      keep_every: of the memorised frames each n-th stays.
       rngs: unused, nothing is learned.
+
+    Raises:
+      RdejaxError: `keep_every` below 1.
     """
 
     def __init__(
@@ -54,11 +63,17 @@ class BankMemory(MemoryRule):
         top_k: int | None = 40,
         similarity: str = "l2",
         max_frames: int | None = None,
+        keep_every: int = 1,
     ):
         del key_channels, value_channels, rngs
+        if keep_every < 1:
+            raise RdejaxError(
+                f"keep_every={keep_every}: give 1 (each memorised frame stays) or more"
+            )
         self.top_k = top_k
         self.similarity = similarity
         self.max_frames = max_frames
+        self.keep_every = keep_every
 
     def init(self, key: Array, value: Array, masks: Masks) -> BankState:
         """A bank of one frame."""
@@ -66,10 +81,11 @@ class BankMemory(MemoryRule):
         return BankState(key=key[None], value=value[:, None], count=jnp.ones((), jnp.int32))
 
     def read(self, state: BankState, query: Array) -> tuple[Array, BankState]:
-        """Attention over all positions of all written frames."""
+        """Attention over all positions of all frames in the bank."""
         frames, h, w, ck = state.key.shape
         o, cv = state.value.shape[0], state.value.shape[-1]
-        multiplicity = jnp.repeat((jnp.arange(frames) < state.count).astype(jnp.int32), h * w)
+        present = jnp.arange(frames) < self.held(state.count)
+        multiplicity = jnp.repeat(present.astype(jnp.int32), h * w)
         readout = read_out(
             query,
             state.key.reshape(frames * h * w, ck),
@@ -81,21 +97,27 @@ class BankMemory(MemoryRule):
         return readout, state
 
     def write(self, state: BankState, key: Array, value: Array, masks: Masks) -> BankState:
-        """Appends the frame; a full bounded bank overwrites its oldest frame but the first."""
+        """Puts the frame behind those that stay; a full bounded bank loses its oldest but the first."""
         del masks
         frames = state.key.shape[0]
-        over = jnp.maximum(state.count - frames, 0)
+        staying = (state.count + self.keep_every - 1) // self.keep_every
+        over = jnp.maximum(staying - frames, 0)
         ring = 1 + over % max(frames - 1, 1)
-        slot = jnp.where(state.count < frames, state.count, jnp.minimum(ring, frames - 1))
+        slot = jnp.where(staying < frames, staying, jnp.minimum(ring, frames - 1))
         return BankState(
             key=jax.lax.dynamic_update_index_in_dim(state.key, key, slot, 0),
             value=jax.lax.dynamic_update_index_in_dim(state.value, value, slot, 1),
             count=state.count + 1,
         )
 
+    def held(self, count: Int[Array, ""]) -> Int[Array, ""]:
+        """Frames in an unbounded bank after `count` written ones: those that stay and the latest."""
+        return jnp.minimum(count, (count + self.keep_every - 2) // self.keep_every + 1)
+
     def capacity(self, writes: int) -> int:
         """Frames to make room for: the next power of two, at least 4, at most `max_frames`."""
-        bucket = max(4, 1 << writes.bit_length())
+        later = -(-writes // self.keep_every)
+        bucket = max(4, 1 << later.bit_length())
         return bucket if self.max_frames is None else max(2, min(bucket, self.max_frames))
 
     def room(self, state: BankState) -> int:

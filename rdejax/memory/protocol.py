@@ -26,10 +26,13 @@ class Masks:
     Attributes:
       soft: [o, H, W] float32 in [0, 1], probabilities after soft aggregation.
       hard: [o, H, W] float32, 1 where the object wins the argmax over all objects and background.
+      given: with first masks only: what the caller gave for each object beside its mask, by the
+        names in `MemoryRule.object_inputs`, arrays with a leading axis o; None for the defaults.
     """
 
     soft: Float[Array, "o H W"]
     hard: Float[Array, "o H W"]
+    given: dict[str, Array] | None = None
 
 
 class MemoryRule(nnx.Module):
@@ -43,7 +46,15 @@ class MemoryRule(nnx.Module):
     may be padding, so a rule must treat every slot alike and independently; `ck`, `cv` the widths
     of keys and values. For systems whose keys have parts (XMem's shrinkage and selection) `key` is
     the pytree the system's key projection returns.
+
+    Attributes:
+      object_inputs: names of what `segment_video` and `stream` may be given for each object beside
+        its mask, an array [objects, ...] each, ascending by id; `init` gets it in `Masks.given`.
+      features: channels that `read` gives after the values; systems with no use for them cut them.
     """
+
+    object_inputs: tuple[str, ...] = ()
+    features: int = 0
 
     def __init__(self, *, key_channels: int, value_channels: int, rngs: nnx.Rngs, **settings: Any):
         raise NotImplementedError

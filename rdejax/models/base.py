@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from rdejax.memory.protocol import Masks, MemoryRule
+from rdejax.models import grouped
 from rdejax.models.settings import Settings
 from rdejax.nn.aggregate import aggregate_logits
 
@@ -55,7 +56,8 @@ class State:
     """All that a video's past leaves behind.
 
     Attributes:
-      memory: the memory rule's state, every leaf with a leading group axis.
+      memory: the memory rule's state, every leaf with a leading group axis (with
+        `System.own_keys` group and slot axes).
       valid: [groups, slots] whether a slot holds an object.
     """
 
@@ -68,7 +70,8 @@ class Entry:
     """What memory gets of one frame.
 
     Attributes:
-      key: [h, w, ck] (or the pytree of the system's key projection).
+      key: [h, w, ck] (or the pytree of the system's key projection); where every object has its
+        own (`System.own_keys`), [groups, slots, h, w, ck].
       value: [groups, slots, h, w, cv].
       masks: of the objects, every leaf with leading group and slot axes.
     """
@@ -90,12 +93,6 @@ def _where_group(choose: Bool[Array, " g"], new: Any, old: Any) -> Any:
     return jax.tree.map(pick, new, old)
 
 
-def _room(rule: MemoryRule, memory: Any) -> int:
-    # Shapes are all it takes; slicing the group axis off would copy the whole memory.
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), memory)
-    return rule.room(one)
-
-
 class System(nnx.Module):
     """Networks plus a memory rule. Subclasses set the attributes and `encode_value`.
 
@@ -111,11 +108,18 @@ class System(nnx.Module):
       decoder: (x, f8, f4) -> one logit per object and pixel.
       memory: the memory rule.
       frame_recurrent: whether `segment` changes the state, so frames cannot be read as a block.
+      own_keys: whether memory keys see the masks, so that every object has its own (STM).
+      pad_value: what frames are padded with, before normalisation; None: the mean colour.
+      clear_border: whether memory sees nothing but background in the padding, whatever was
+        predicted there (STM).
     """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     frame_recurrent = False
+    own_keys = False
+    pad_value: float | None = None
+    clear_border = False
 
     name: str
     settings: Settings
@@ -154,6 +158,7 @@ class System(nnx.Module):
         valid: Bool[Array, " o"] | None = None,
         *,
         groups: int = 1,
+        given: dict[str, Array] | None = None,
     ) -> State:
         """State after the frame whose object masks are given.
 
@@ -162,19 +167,20 @@ class System(nnx.Module):
           masks: one-hot object masks, background excluded; zeros in unused slots.
           valid: slots that hold an object; default: all.
           groups: groups to make room for; the objects given all start now, each in its slot.
+          given: see `Masks.given`; leading axis o.
 
         Returns:
           The state. With several groups, those without a valid object start later, with `add`.
         """
         if valid is None:
             valid = jnp.ones(masks.shape[0], bool)
-        entry = self.entry(features, self.given(masks, valid), groups)
+        entry = self.entry(features, self.given(masks, valid), groups, given)
         return self.begin(entry, valid.reshape(groups, -1))
 
     def begin(self, entry: Entry, valid: Bool[Array, "g s"]) -> State:
         """State after a first frame that is already encoded."""
-        memory = jax.vmap(self.memory.init, in_axes=(None, 0, 0))(
-            entry.key, entry.value, entry.masks
+        memory = grouped.init(
+            self.memory, entry.key, entry.value, entry.masks, own_keys=self.own_keys
         )
         return State(memory=memory, valid=valid)
 
@@ -192,6 +198,7 @@ class System(nnx.Module):
         features: Features,
         probs: Float[Array, "o+1 H W"],
         new: Bool[Array, "g s"],
+        given: dict[str, Array] | None = None,
     ) -> State:
         """State with groups of new objects, whose first masks are in this frame.
 
@@ -200,12 +207,13 @@ class System(nnx.Module):
           features: of this one frame.
           probs: probabilities of all objects, old ones as predicted and new ones as given.
           new: slots of the new objects.
+          given: see `Masks.given`; leading axis o.
         """
-        memory = self.begin(self.entry(features, probs, state.valid.shape[0]), new).memory
+        memory = self.begin(self.entry(features, probs, state.valid.shape[0], given), new).memory
         # A growing rule's older groups may have more room by now than a fresh one.
         if jax.tree.map(jnp.shape, memory) != jax.tree.map(jnp.shape, state.memory):
-            room = _room(self.memory, state.memory)
-            memory = jax.vmap(lambda m: self.memory.reserve(m, room))(memory)
+            fresh = State(memory=memory, valid=new)
+            memory = self.reserve(fresh, self.room(state)).memory
         memory = _where_group(new.any(axis=1), memory, state.memory)
         return State(memory=memory, valid=state.valid | new)
 
@@ -220,15 +228,21 @@ class System(nnx.Module):
 
     def read(self, state: State, features: Features) -> tuple[Float[Array, "n o h w c"], Any]:
         """Readout of every object for every frame, and the rule's state."""
-        readout, memory = jax.vmap(self.memory.read, in_axes=(0, None))(state.memory, features.key)
-        g, n, s = readout.shape[:3]
-        return jnp.moveaxis(readout, 0, 1).reshape(n, g * s, *readout.shape[3:]), memory
+        readout, memory = grouped.read(
+            self.memory, state.memory, features.key, own_keys=self.own_keys
+        )
+        g, s, n = readout.shape[:3]
+        return jnp.moveaxis(readout, 2, 0).reshape(n, g * s, *readout.shape[3:]), memory
 
     def decoder_input(
         self, readout: Float[Array, "n o h w c"], thin: Float[Array, "n h w ct"]
     ) -> Float[Array, "n o h w d"]:
-        """Readout and the query's own value, side by side."""
+        """Readout and the query's own value, side by side.
+
+        What a rule gives beyond the values (SWEM's features) is for systems with a use for it.
+        """
         n, o = readout.shape[:2]
+        readout = readout[..., : thin.shape[-1]]
         thin = jnp.broadcast_to(thin[:, None], (n, o, *thin.shape[1:]))
         return jnp.concatenate([readout, thin], axis=-1)
 
@@ -267,34 +281,48 @@ class System(nnx.Module):
         """
         return self.write(state, self.entry(features, masks, state.valid.shape[0]), groups)
 
-    def entry(self, features: Features, probs: Float[Array, "o+1 H W"], groups: int) -> Entry:
+    def entry(
+        self,
+        features: Features,
+        probs: Float[Array, "o+1 H W"],
+        groups: int,
+        given: dict[str, Array] | None = None,
+    ) -> Entry:
         """What memory gets of one frame with these (soft) masks of background and objects."""
         soft = probs[1:]
         hard = jax.nn.one_hot(jnp.argmax(probs, axis=0), probs.shape[0], axis=0)[1:]
-        value = self.encode_value(features, soft[None], others_of(soft)[None])[0]
+        key, value = self.encode_memory(features, soft, others_of(soft))
 
         def split(x: Array) -> Array:
             return x.reshape(groups, -1, *x.shape[1:])
 
-        key = jax.tree.map(lambda x: x[0], features.key)
-        return Entry(key, split(value), Masks(soft=split(soft), hard=split(hard)))
+        masks = jax.tree.map(split, Masks(soft=soft, hard=hard, given=given))
+        return Entry(jax.tree.map(split, key) if self.own_keys else key, split(value), masks)
+
+    def encode_memory(
+        self, features: Features, masks: Float[Array, "o H W"], others: Float[Array, "o H W"]
+    ) -> tuple[Any, Float[Array, "o h w cv"]]:
+        """Key and values of the one frame of `features`; with `own_keys`, keys [o, h, w, ck]."""
+        value = self.encode_value(features, masks[None], others[None])[0]
+        return jax.tree.map(lambda x: x[0], features.key), value
 
     def write(self, state: State, entry: Entry, groups: Bool[Array, " g"] | None = None) -> State:
         """State after an encoded frame is written to memory; see `memorize`."""
-        write = jax.vmap(self.memory.write, in_axes=(0, None, 0, 0))
-        memory = write(state.memory, entry.key, entry.value, entry.masks)
+        memory = grouped.write(
+            self.memory, state.memory, entry.key, entry.value, entry.masks, own_keys=self.own_keys
+        )
         if groups is not None:
             memory = _where_group(groups, memory, state.memory)
         return State(memory=memory, valid=state.valid)
 
     def reserve(self, state: State, capacity: int) -> State:
         """State with room for `capacity` (see `MemoryRule.capacity`)."""
-        grow = jax.vmap(lambda memory: self.memory.reserve(memory, capacity))
-        return State(memory=grow(state.memory), valid=state.valid)
+        memory = grouped.reserve(self.memory, state.memory, capacity, own_keys=self.own_keys)
+        return State(memory=memory, valid=state.valid)
 
     def room(self, state: State) -> int:
         """Capacity the state has now; only for memory rules that grow."""
-        return _room(self.memory, state.memory)
+        return grouped.room(self.memory, state.memory, own_keys=self.own_keys)
 
     def _aggregate(self, p: Array, valid: Array) -> Array:
         logits = aggregate_logits(p)

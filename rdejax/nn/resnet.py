@@ -125,7 +125,12 @@ class ResNetTrunk(nnx.Module):
         self, x: Float[Array, "n H W c"]
     ) -> tuple[Float[Array, "n h4 w4 c4"], Float[Array, "n h8 w8 c8"], Float[Array, "n h w c16"]]:
         """Features of stride 4, 8 and 16."""
-        x = self.stem(x)
+        return self.stages(self.stem(x))
+
+    def stages(
+        self, x: Float[Array, "n h4 w4 64"]
+    ) -> tuple[Float[Array, "n h4 w4 c4"], Float[Array, "n h8 w8 c8"], Float[Array, "n h w c16"]]:
+        """Features of stride 4, 8 and 16 from those of the stem."""
         features = []
         for stage in (self.layer1, self.layer2, self.layer3):
             for block in stage:

@@ -18,6 +18,7 @@ from rdejax.train.losses import (
     bootstrap_fraction,
     bootstrapped_mean,
     channel_kl,
+    class_iou_loss,
     cross_entropy,
     dice_loss,
     frame_weights,
@@ -43,7 +44,14 @@ def _fresh(module: Any) -> Any:
 
 def full_bank(model: System) -> System:
     """The model with the STM pattern: a bank of all frames, read by a full softmax."""
-    rule = make_rule("bank", key_channels=0, value_channels=0, rngs=nnx.Rngs(0), top_k=None)
+    rule = make_rule(
+        "bank",
+        key_channels=0,
+        value_channels=0,
+        rngs=nnx.Rngs(0),
+        top_k=None,
+        similarity=getattr(model.memory, "similarity", "l2"),
+    )
     return with_memory(model, rule)
 
 
@@ -89,30 +97,34 @@ def clip_outputs(
     model: System,
     clip: dict[str, Array],
     *,
-    sam: bool,
+    pattern: str,
     every_object: bool = False,
+    consistency: bool = True,
     remat: bool = False,
     dtype: Any = jnp.float32,
 ) -> ClipOutputs:
     """Runs a clip as it is trained on (RDE-VOS, section 3.4), a scan over its frames.
 
-    Without the SAM pattern every frame t >= 1 is read from the bank of frames 0..t-1 (static-image
-    stage, STCN). With it, odd frames are read from that bank (STM pattern) and even ones from the
-    recurrent embedding of frames 0..t-1 (SAM pattern), for which the bank's reading of the same
-    frame is the teacher (L_UG). Another memory rule than RDE takes the embedding's place. What is
-    memorised of a frame is its mask as read from the bank. The memory starts from the perturbed
-    first mask; L_MC ties its value to that of the true mask.
+    Patterns: "bank": every frame t >= 1 is read from the bank of frames 0..t-1 (STM pattern; the
+    static-image stage, STCN). "alternate": odd frames are read from that bank and even ones from
+    the recurrent embedding of frames 0..t-1 (SAM pattern), for which the bank's reading of the same
+    frame is the teacher (L_UG); another memory rule than RDE takes the embedding's place. "memory":
+    every frame is read from the system's own memory (SWEM). What is memorised of a frame is its
+    mask as read from the bank, if there is one. The memory starts from the perturbed first mask;
+    L_MC ties its value to that of the true mask.
 
     Args:
-      model: the system; its memory rule matters with the SAM pattern only.
+      model: the system; its memory rule does not matter with the pattern "bank".
       clip: frames uint8 [t, H, W, 3], labels uint8 [t, H, W], perturbed uint8 [o, H, W], valid
-        bool [o].
-      sam: whether even frames follow the SAM pattern; needs an odd number of frames.
+        bool [o]; optionally given, see `rdejax.memory.protocol.Masks`.
+      pattern: see above; "alternate" needs an odd number of frames.
       every_object: unused slots count in L_UG and L_MC, as in the public code.
+      consistency: whether L_MC is computed; it costs the encoding of one more value.
       remat: recompute activations in the backward pass instead of keeping them.
       dtype: of the networks' activations; logits and losses are float32.
     """
     frames, labels, valid = clip["frames"], clip["labels"], clip["valid"]
+    sam = pattern == "alternate"
     period = 2 if sam else 1
     counts = jnp.ones_like(valid) if every_object else valid
     keep: Callable[..., Any] = jax.checkpoint if remat else lambda f: f
@@ -123,15 +135,16 @@ def clip_outputs(
     else:
         features = model.encode(images)
     first = one_frame(features, 0)
-    bank_model = full_bank(model)
+    bank_model = own_memory(model) if pattern == "memory" else full_bank(model)
     sam_model = own_memory(model) if sam else None
 
     def entry(masks: Array) -> Any:
-        return bank_model.entry(first, with_background(masks), 1)
+        return bank_model.entry(first, with_background(masks), 1, clip.get("given"))
 
     given = keep(entry)(clip["perturbed"].astype(jnp.float32))
-    true = keep(entry)(one_hot_masks(labels[0], valid.shape[0]))
-    bank = bank_model.reserve(bank_model.begin(given, valid[None]), frames.shape[0] - 1)
+    bank = bank_model.begin(given, valid[None])
+    if bank_model.memory.capacity(frames.shape[0] - 2) is not None:
+        bank = bank_model.reserve(bank, frames.shape[0] - 1)
     past = _Past(
         bank=bank,
         sam=sam_model.begin(given, valid[None]) if sam_model else None,
@@ -177,8 +190,11 @@ def clip_outputs(
         parts.append(logits)
     past, tail = block(past, jax.tree.map(lambda x: x[-1], blocks), last=True)
     logits = jnp.concatenate([*parts, tail[None]])
-    consistency = channel_kl(given.value[0], true.value[0], counts)
-    return ClipOutputs(logits.reshape(-1, *logits.shape[2:]), past.guidance, consistency)
+    mask_consistency = jnp.zeros(())
+    if consistency:
+        true = keep(entry)(one_hot_masks(labels[0], valid.shape[0]))
+        mask_consistency = channel_kl(given.value[0], true.value[0], counts)
+    return ClipOutputs(logits.reshape(-1, *logits.shape[2:]), past.guidance, mask_consistency)
 
 
 def segmentation_terms(
@@ -187,13 +203,15 @@ def segmentation_terms(
     valid: Bool[Array, " o"],
     fraction: Float[Array, ""],
 ) -> dict[str, Float[Array, " t"]]:
-    """Losses of each predicted frame: cross-entropy, soft IoU, dice and Lovasz."""
+    """Losses of each predicted frame: cross-entropy, soft IoU (two kinds), dice and Lovasz."""
 
     def one(logits: Array, labels: Array) -> dict[str, Array]:
-        probs = jax.nn.softmax(logits, axis=0)[1:]
+        every = jax.nn.softmax(logits, axis=0)
+        probs = every[1:]
         return {
             "cross_entropy": bootstrapped_mean(cross_entropy(logits, labels), fraction),
             "soft_iou": soft_iou_loss(probs, labels, valid),
+            "class_iou": class_iou_loss(every, labels, valid),
             "dice": dice_loss(probs, labels, valid),
             "lovasz": lovasz_loss(probs, labels, valid),
         }
@@ -224,10 +242,18 @@ def clip_loss(
       The loss and its terms.
     """
     public = config.convention == "public"
-    out = clip_outputs(model, clip, sam=config.sam, every_object=public, remat=remat, dtype=dtype)
+    out = clip_outputs(
+        model,
+        clip,
+        pattern=config.pattern,
+        every_object=public,
+        consistency=config.consistency > 0,
+        remat=remat,
+        dtype=dtype,
+    )
     fraction = bootstrap_fraction(step, config.bootstrap_start, config.bootstrap_end, config.top_p)
     terms = segmentation_terms(out.logits, clip["labels"][1:], clip["valid"], fraction)
-    weights = frame_weights(out.logits.shape[0], config.convention, sam=config.sam)
+    weights = frame_weights(out.logits.shape[0], config.convention, config.pattern)
     metrics = {
         "segmentation": jnp.dot(weights, terms["cross_entropy"]),
         "soft_iou": terms["soft_iou"].mean(),
@@ -236,7 +262,7 @@ def clip_loss(
     }
     total = metrics["segmentation"] + config.soft_iou * metrics["soft_iou"]
     total += config.guidance * out.guidance + config.consistency * out.consistency
-    for name in ("dice", "lovasz"):
+    for name in ("class_iou", "dice", "lovasz"):
         if getattr(config, name):
             metrics[name] = terms[name].mean()
             total += getattr(config, name) * metrics[name]

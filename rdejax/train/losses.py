@@ -48,7 +48,7 @@ def _mean_over_present(
 def soft_iou_loss(
     probs: Float[Array, "o H W"], labels: Int[Array, "H W"], valid: Bool[Array, " o"]
 ) -> Float[Array, ""]:
-    """1 - mean over valid objects of sum(min(p, y)) / sum(max(p, y)) (SWEM's auxiliary loss).
+    """1 - mean over valid objects of sum(min(p, y)) / sum(max(p, y)).
 
     Args:
       probs: object probabilities, background excluded.
@@ -59,6 +59,23 @@ def soft_iou_loss(
     inter = jnp.minimum(probs, truth).sum((1, 2))
     union = jnp.maximum(probs, truth).sum((1, 2))
     return _mean_over_present(1.0 - inter / (union + _EPS), truth, valid)
+
+
+def class_iou_loss(
+    probs: Float[Array, "o+1 H W"], labels: Int[Array, "H W"], valid: Bool[Array, " o"]
+) -> Float[Array, ""]:
+    """As `soft_iou_loss`, over background and all valid objects, absent ones too (SWEM's L_aux).
+
+    Args:
+      probs: probabilities of background and objects.
+      labels: ids, 0 for background.
+      valid: objects that count.
+    """
+    truth = one_hot_masks(labels, probs.shape[0] - 1)
+    truth = jnp.concatenate([1.0 - truth.sum(0, keepdims=True), truth])
+    iou = jnp.minimum(probs, truth).sum((1, 2)) / (jnp.maximum(probs, truth).sum((1, 2)) + _EPS)
+    counts = jnp.concatenate([jnp.ones(1), valid.astype(jnp.float32)])
+    return 1.0 - jnp.dot(counts, iou) / counts.sum()
 
 
 def dice_loss(
@@ -116,15 +133,15 @@ def channel_kl(
     return jnp.sum(jnp.where(counts, per_object, 0.0))
 
 
-def frame_weights(frames: int, convention: str, *, sam: bool) -> Float[Array, " t"]:
+def frame_weights(frames: int, convention: str, pattern: str) -> Float[Array, " t"]:
     """Weights of the segmentation losses of a clip's predicted frames.
 
     Args:
       frames: predicted frames, one fewer than the clip has.
-      convention: "paper": one half each (L_Seg of RDE-VOS, equation 7), or their mean without the
-        SAM pattern; "public": the running total is halved after each frame is added.
-      sam: whether the clip has SAM-pattern items.
+      convention: "paper": one half each (L_Seg of RDE-VOS, equation 7), or their mean where the
+        patterns do not alternate; "public": the running total is halved after each frame is added.
+      pattern: see `LossConfig.pattern`.
     """
     if convention == "public":
         return 0.5 ** jnp.arange(frames, 0, -1, dtype=jnp.float32)
-    return jnp.full(frames, 0.5 if sam else 1.0 / frames)
+    return jnp.full(frames, 0.5 if pattern == "alternate" else 1.0 / frames)

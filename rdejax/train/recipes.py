@@ -1,7 +1,7 @@
-"""What the published recipes of RDE-VOS and STCN have in common; `configs/` fills in the rest."""
+"""What the published recipes have in common; `configs/` fills in the rest."""
 
 from rdejax.data.config import ClipConfig, VideoConfig
-from rdejax.train.config import OptimizerConfig, ScaleConfig
+from rdejax.train.config import LossConfig, OptimizerConfig, ScaleConfig
 
 # Gap curriculum of BL30K; `VideoConfig`'s default is that of DAVIS and YouTube-VOS.
 BL30K_PHASES = (0.1, 0.2, 0.3, 0.4, 0.8)
@@ -47,3 +47,28 @@ def bl30k_video() -> VideoConfig:
 
 
 MIXED = ScaleConfig(precision="bfloat16")
+
+SWEM_LOSS = LossConfig(
+    pattern="memory",
+    class_iou=1.0,
+    guidance=0.0,
+    consistency=0.0,
+    top_p=0.3,
+    bootstrap_start=20_000,
+    bootstrap_end=70_000,
+)
+SWEM_OPTIMIZER = OptimizerConfig(
+    name="adamw",
+    lr=2e-5,
+    trunk_lr=1.0,
+    schedule="steps",
+    warmup=0,
+    weight_decay=5e-4,
+    clip_norm=0.0,
+    ema=0.0,
+    freeze_stride=0,
+    freeze_depthwise=False,
+    train_norm=True,
+)
+# No bootstrapping: every pixel counts.
+STM_LOSS = LossConfig(pattern="memory", guidance=0.0, consistency=0.0, top_p=1.0)

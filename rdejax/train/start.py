@@ -1,5 +1,6 @@
 """The model a run starts from: random weights, then ImageNet's trunk, then those of `init`."""
 
+import ast
 import inspect
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rdejax.api import bundled
 from rdejax.convert.build import convert_state_dict, shapes_of
 from rdejax.convert.imagenet import load_imagenet_trunk
 from rdejax.convert.torch_pickle import load_state_dict
@@ -45,14 +47,30 @@ def create_system(config: TrainConfig) -> System:
             "leave it False and set clip.objects to 1"
         )
     memory = config.memory or system.default_settings.memory
-    if config.loss.sam and issubclass(find_rule(memory), BankMemory):
+    if config.loss.pattern == "alternate" and issubclass(find_rule(memory), BankMemory):
         raise RdejaxError(
-            f"loss.sam trains a memory beside the bank, but memory {memory!r} of system "
-            f"{config.system!r} is the bank; set loss.sam to False or memory to rde"
+            f'loss.pattern="alternate" trains a memory beside the bank, but memory {memory!r} of '
+            f'system {config.system!r} is the bank; set loss.pattern to "bank" or memory to rde'
         )
     sizes = {"single_object": True} if config.single_object else None
     changes: dict[str, Any] = {} if config.memory is None else {"memory": config.memory}
+    changes |= dict(setting_of(text) for text in config.memory_settings)
     return create(config.system, seed=config.seed, config=sizes, **changes)
+
+
+def setting_of(text: str) -> tuple[str, Any]:
+    """Name and value of "NAME=VALUE"; the value as Python would read it, else as text.
+
+    Raises:
+      RdejaxError: it does not look like that.
+    """
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise RdejaxError(f"memory_settings {text!r}: give NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def build_model(config: TrainConfig, tell: Tell = note) -> System:
@@ -69,19 +87,22 @@ def build_model(config: TrainConfig, tell: Tell = note) -> System:
     if config.trunk is not None:
         _load_trunks(model, config.trunk, config.seed, tell)
     if config.init is not None:
-        fill(model, initial_weights(config.init), source=config.init, seed=config.seed, tell=tell)
+        weights = initial_weights(config.init)
+        if config.init_partial:
+            weights = completed(model, weights, source=config.init, tell=tell)
+        fill(model, weights, source=config.init, seed=config.seed, tell=tell)
     return model
 
 
 def initial_weights(where: str) -> Arrays:
-    """Weights by path from a .safetensors file, a run's work folder or a converted .pth file.
+    """Weights by path: bundled ones by name, a .safetensors or .pth file, a run's work folder.
 
     Of a finished run the exported weights, of another the averaged ones of its last checkpoint.
 
     Raises:
       RdejaxError: there are none.
     """
-    path = Path(where)
+    path = bundled().get(where, Path(where))
     if path.is_dir():
         from rdejax.train.restore import load_run
 
@@ -91,6 +112,35 @@ def initial_weights(where: str) -> Arrays:
         arrays = load_state_dict(path)
         return weights_of(convert_state_dict(arrays, source=where, keep_single_object=True))
     return read_weights(path)[0]
+
+
+def completed(model: System, weights: Arrays, *, source: str, tell: Tell = note) -> Arrays:
+    """The weights that fit a model, and for all others those that the model has now.
+
+    A value encoder's input that lacks a channel is left to `fill`.
+
+    Args:
+      model: the model.
+      weights: by path.
+      source: where they come from, for messages.
+      tell: is told which modules start at random, and which of those given are not used.
+
+    Raises:
+      RdejaxError: none of them fits.
+    """
+    current = weights_of(model)
+    fitting = {
+        name: array
+        for name, array in weights.items()
+        if name in current and (array.shape == current[name].shape or name == _INPUT)
+    }
+    if not fitting:
+        raise RdejaxError(f"{source}: none of its weights fits {model.name}; give other ones")
+    if fresh := set(current) - set(fitting):
+        tell(f"{source}: has no fitting {_grouped(fresh)}; they start at random")
+    if unused := set(weights) - set(fitting):
+        tell(f"{source}: its {_grouped(unused)} are not used")
+    return {**{name: current[name] for name in current if name not in fitting}, **fitting}
 
 
 def fill(model: System, weights: Arrays, *, source: str, seed: int, tell: Tell = note) -> None:

@@ -220,7 +220,7 @@ def make_predict(model: System, config: TrainConfig, mesh: Mesh | None = None):
         averaged = merge(model, config, _cast(state.ema, dtype), _cast(state.fixed, dtype))
 
         def one(clip: dict[str, Array]) -> Array:
-            logits = clip_outputs(averaged, clip, sam=config.loss.sam, dtype=dtype).logits
+            logits = clip_outputs(averaged, clip, pattern=config.loss.pattern, dtype=dtype).logits
             return jnp.argmax(logits, axis=1).astype(jnp.uint8)
 
         return jax.vmap(one)(batch)

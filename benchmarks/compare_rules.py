@@ -1,0 +1,147 @@
+"""All memory rules on one body, the same clips, one run: quality, time and size of the state.
+
+python benchmarks/compare_rules.py --root DAVIS
+
+Rules that learn nothing are put on the body of the first checkpoint as they are; a second
+checkpoint, trained with its own memory, may stand beside them. Writes
+benchmarks/results/compare_rules.json and two plots beside it: quality against speed, with the
+growing bank at several intervals, and the size of the state over the length of the video.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import tyro
+from measure import RESULTS, machine, moving_square, write_results
+from rich.console import Console
+from rich.table import Table
+from sweeps import Variant, data, milliseconds, quality, state_bytes
+
+from rdejax.errors import cli_errors
+from rdejax.io.files import write_json
+from rdejax.train.validate import validation_sequences
+
+matplotlib.use("Agg")
+
+RULES = ("rde", "swem", "bank", "average", "merge", "replace")
+NEVER = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Scores and times every memory rule on the same sequences."""
+
+    root: Path
+    """Top folder of the data set."""
+    dataset: str = "davis2016"
+    split: str = "val"
+    checkpoint: str = "rde-lite"
+    """The body all rules are put on."""
+    trained: tuple[str, ...] = ("swem-lite",)
+    """Further checkpoints, each with its own memory."""
+    size: int = 480
+    """Shorter side, in pixels."""
+    every: int = 3
+    """Interval of memorising, for every rule."""
+    intervals: tuple[int, ...] = (5, 10, 15, 30, NEVER)
+    """Intervals of the bank for the plot of quality against speed."""
+    rounds: int = 8
+    """Timed blocks of each rule."""
+    output: Path = RESULTS / "compare_rules.json"
+
+
+def variants(args: Arguments) -> list[Variant]:
+    """One per rule, then the trained ones, then the bank's intervals."""
+    lines = [
+        Variant(rule, args.checkpoint, {"memory": rule, "every": args.every}) for rule in RULES
+    ]
+    lines += [
+        Variant(f"{rule} + first frame", args.checkpoint, settings)
+        for rule in ("average", "merge", "replace")
+        for settings in [{"memory": rule, "every": args.every, "first": True}]
+    ]
+    lines += [Variant(f"{name} (trained)", name, {}) for name in args.trained]
+    lines += [
+        Variant(
+            f"bank/{'never' if n == NEVER else n}", args.checkpoint, {"memory": "bank", "every": n}
+        )
+        for n in args.intervals
+    ]
+    return lines
+
+
+def measure(variant: Variant, args: Arguments) -> dict[str, Any]:
+    """All figures of one line."""
+    config = data(args.root, args.size, args.dataset, args.split)
+    model = variant.load()
+    row: dict[str, Any] = {"name": variant.name, "checkpoint": variant.checkpoint}
+    row["settings"] = model.settings.as_dict()
+    height, width = args.size, args.size * 16 // 9
+    frames, mask = moving_square(24, height, width, 1)
+    # Blocks of a bank that memorises rarely hold at most eight frames, as in a stream.
+    every = min(model.settings.every, 8)
+    timed = model if every == model.settings.every else _with_every(variant, every)
+    row["ms_per_frame"] = milliseconds(timed, frames, mask, args.rounds)
+    for frame in (10, 2000):
+        row[f"state_bytes_{frame}"] = state_bytes(model, height, width, frame)
+    return row | quality(model, config, validation_sequences(config))
+
+
+def _with_every(variant: Variant, every: int) -> Any:
+    return dataclasses.replace(variant, settings={**variant.settings, "every": every}).load()
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """The table, in per cent, milliseconds and megabytes."""
+    table = Table(title="memory rules on one body")
+    for column in ("rule", "J&F", "J", "F", "ms/frame", "MB at 10", "MB at 2000"):
+        table.add_column(column, justify="left" if column == "rule" else "right")
+    for row in rows:
+        size = [f"{row[f'state_bytes_{n}'] / 1e6:.2f}" for n in (10, 2000)]
+        scores = [f"{row[k]:.1f}" for k in ("J&F", "J", "F")]
+        table.add_row(row["name"], *scores, f"{row['ms_per_frame']:.0f}", *size)
+    Console(width=120).print(table)
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Quality against frames per second."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    bank = [row for row in rows if row["name"].startswith("bank/")]
+    rest = [row for row in rows if row not in bank]
+    fps = [1000 / row["ms_per_frame"] for row in bank]
+    axes.plot(fps, [row["J&F"] for row in bank], "o-", color="0.5", label="bank, by interval")
+    for row, x in zip(bank, fps, strict=True):
+        axes.annotate(row["name"][5:], (x, row["J&F"]), textcoords="offset points", xytext=(4, 4))
+    for row in rest:
+        x = 1000 / row["ms_per_frame"]
+        axes.plot(x, row["J&F"], "s" if "trained" in row["name"] else "D")
+        axes.annotate(row["name"], (x, row["J&F"]), textcoords="offset points", xytext=(4, -9))
+    axes.set_xlabel("frames per second")
+    axes.set_ylabel("J&F (%)")
+    axes.legend()
+    axes.margins(x=0.15)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Measures all lines, prints the table, writes JSON and plot."""
+    args = tyro.cli(Arguments)
+    with cli_errors():
+        rows: list[dict[str, Any]] = []
+        for variant in variants(args):
+            rows.append(measure(variant, args))
+            row = rows[-1]
+            print(f"{row['name']}: J&F {row['J&F']:.1f}, {row['ms_per_frame']:.0f} ms", flush=True)
+            settings = {**dataclasses.asdict(args), "root": args.root.name}
+            write_json(args.output, {"machine": machine(), "arguments": settings, "rows": rows})
+        write_results(args.output, {"machine": machine(), "arguments": settings, "rows": rows})
+        print_table(rows)
+        plot(rows, args.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
