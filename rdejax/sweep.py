@@ -149,8 +149,11 @@ def _advance(
     def finish(probs: Array) -> Array:
         return jnp.argmax(geometry.restore(probs), axis=1).astype(jnp.uint8)
 
+    def remember(probs: Array) -> Array:
+        return geometry.clear_border(probs) if model.clear_border else probs
+
     def one(values: dict[str, Array], state: State) -> tuple[State, Array]:
-        return propagate(_with(model, values), state, images, write, finish)
+        return propagate(_with(model, values), state, images, write, finish, remember)
 
     return jax.vmap(one)(settings, state)
 

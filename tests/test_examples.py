@@ -154,3 +154,36 @@ def test_readme_example_runs(monkeypatch):
     assert names["masks"].shape == (60, 480, 854)
     assert names["masks"].dtype == np.uint8
     assert set(np.unique(names["masks"])) == {0, 1}
+
+
+def test_gates_learn():
+    keys, values, masks = frames(3)
+    path = str(ROOT / "examples" / "gated_memory.py")
+    gated = make_rule(path, key_channels=4, value_channels=6, rngs=nnx.Rngs(0), start=0.25)
+
+    def readout(memory):
+        state = memory.write(memory.init(keys[0], values[0], masks), keys[1], values[1], masks)
+        np.testing.assert_allclose(
+            jax.lax.stop_gradient(state.key[1]), 0.25 * keys[0] + 0.75 * keys[1], atol=1e-6
+        )
+        return (memory.as_trained().read(state, keys[2:])[0] ** 2).sum()
+
+    gradient = nnx.grad(readout)(gated)
+    assert float(jnp.abs(gradient.key_gate[...]).min()) > 0
+    assert float(jnp.abs(gradient.value_gate[...]).min()) > 0
+
+
+@pytest.mark.slow
+def test_the_page_on_writing_a_rule_runs(monkeypatch, tmp_path):
+    """Its commands, in order, as they stand but for the interpreter and the output folder."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "memory_rules.md").read_text()
+    blocks = [part.split("```")[0] for part in text.split("```bash\n")[1:]]
+    assert len(blocks) == 2
+    for block in blocks:
+        command = block.replace(".venv/bin/python", sys.executable).replace(
+            "outputs/", f"{tmp_path}/"
+        )
+        done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "masks" / "results.json").read_text())["global"]["J-Mean"] > 0
