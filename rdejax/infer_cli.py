@@ -92,6 +92,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--fps", type=_rate, help="frame rate of the overlay (default: the video's, else 24)")
     add("--overwrite", action="store_true", help="replace a whole result of other settings")
     add("--allow-damaged", action="store_true", help="take what can be read of a damaged video")
+    add(
+        "--report",
+        action="store_true",
+        help="write OUT/report.html: settings, scores where the truth is known, plots, clips",
+    )
     add("--quiet", action="store_true", help="print errors only")
     return parser
 

@@ -125,13 +125,17 @@ class FakeStream:
 
 
 class FakeModel(nnx.Module):
-    """What the command line needs of a model."""
+    """What the command line needs of a model; called "...-own" it has settings of its own."""
+
+    default_settings = Settings(every=5, memory="rde", memory_settings=(("top_k", 30),))
 
     def __init__(self, checkpoint, **settings):
         if checkpoint == "missing":
             raise RdejaxError("missing: no such checkpoint")
         self.name = "rde" if "rde" in checkpoint else "rde-lite"
-        base = Settings(every=5, memory="rde", memory_settings=(("top_k", 30),))
+        base = self.default_settings
+        if checkpoint.endswith("-own"):
+            base = base.override(every=2)
         self.settings = base.override(**settings)
         self.weight = nnx.Param(jnp.zeros(7))
 

@@ -304,6 +304,7 @@ def test_dataset_is_never_overwritten_by_its_results(davis, loaded, capsys):
         ("rde", "youtube-vos", [], 4, 20),
         ("rde", "youtube-vos", ["--every", "2"], 2, 20),
         ("rde", "folder", [], 5, 30),
+        ("rde-own", "youtube-vos", [], 2, 20),
         ("lite", "davis2016", [], 5, 30),
     ],
 )

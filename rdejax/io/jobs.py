@@ -14,9 +14,11 @@ from rdejax.io.masks import GivenMasks, load_given_masks
 from rdejax.io.outputs import ResultFolder
 from rdejax.io.report import Reporter, note
 from rdejax.io.segment import Stream, fitting_chunk, segment_to_folder
+from rdejax.io.timing import Pace, write_pace
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
-# Published settings of RDE-VOS per data set (theta and top-k); STCN's are the same on both.
+# Published settings of RDE-VOS per data set (theta and top-k); STCN's are the same on both. Weights
+# that store settings of their own, as rde-lite's do, keep those.
 _PUBLISHED = {
     ("rde", "davis2016"): {"every": 3, "top_k": 40},
     ("rde", "davis2017"): {"every": 3, "top_k": 40},
@@ -60,9 +62,16 @@ def run_video(arguments: argparse.Namespace) -> None:
     )
     if folder.finished is not None:
         _say(f"{folder.path}: is whole already, nothing to do", quiet)
+        _report(arguments, video=source)
         return
     if folder.progress.frames:
         note(f"continuing after {folder.progress.frames} frames", quiet=quiet)
+    pace = Pace(folder.progress.frames)
+
+    def on_frames(done: int) -> None:
+        pace.update(done)
+        reporter.update(done)
+
     with Reporter(source.path.name, len(source), quiet=quiet) as reporter:
         values = segment_to_folder(
             lambda: _make_stream(model, given, arguments.chunk),
@@ -72,12 +81,19 @@ def run_video(arguments: argparse.Namespace) -> None:
             chunk=_chunk(model, arguments.chunk, source.size),
             overlay=not arguments.no_overlay,
             fps=fps,
-            on_frames=reporter.update,
+            on_frames=on_frames,
         )
     if values["frames"] != len(source):
         note(f"{source.path}: {values['frames']} of {len(source)} frames decoded", quiet=quiet)
-    summary = folder.finish({**values, **_facts(source, given, fps), **_environment(model)})
+    timing = folder.path / "timing.csv"
+    # That of an earlier result must not stay beside this one.
+    timing.unlink(missing_ok=True)
+    if arguments.report:
+        write_pace(timing, pace.points)
+    environment = _environment(arguments, model)
+    summary = folder.finish({**values, **_facts(source, given, fps), **environment})
     _say(_sentence(folder.path, summary, len(given.objects)), quiet)
+    _report(arguments, video=source)
 
 
 def run_dataset(arguments: argparse.Namespace) -> None:
@@ -117,15 +133,17 @@ def run_dataset(arguments: argparse.Namespace) -> None:
             )
             done += values["frames"]
     values = totals(folder.sequences)
-    summary = folder.finish({**values, "split": arguments.split, **_environment(model)})
+    environment = _environment(arguments, model)
+    summary = folder.finish({**values, "split": arguments.split, **environment})
     _say(_sentence(folder.path, summary, values["objects"]), quiet)
+    _report(arguments, dataset=arguments.dataset, root=arguments.root, split=arguments.split)
 
 
 def load(arguments: argparse.Namespace) -> Any:
     """Loads the model with the settings of the command line, the data set and the defaults.
 
-    What is given on the command line wins, then the published settings of the data set, then what
-    the weights carry.
+    What is given on the command line wins, then what the weights carry if that is not the system's
+    default, then the published settings of the data set.
     """
     import rdejax
     from rdejax.memory.registry import rule_settings
@@ -136,12 +154,17 @@ def load(arguments: argparse.Namespace) -> Any:
     if model.settings.size is None and "size" not in given:
         wanted["size"] = _DEFAULT_SIZE
     known = {"every", *rule_settings(model.settings.memory)}
+    carried, usual = (_flat(settings) for settings in (model.settings, model.default_settings))
     for name, value in _PUBLISHED.get((model.name, arguments.dataset), {}).items():
-        if name in known:
+        if name in known and carried.get(name) == usual.get(name):
             wanted.setdefault(name, value)
     if wanted == given:
         return model
     return rdejax.load_model(arguments.checkpoint, **wanted)
+
+
+def _flat(settings: Any) -> dict[str, Any]:
+    return {"every": settings.every, **dict(settings.memory_settings)}
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -221,15 +244,29 @@ def _facts(source: FrameSource, given: GivenMasks, fps: Any) -> dict[str, Any]:
     return values
 
 
-def _environment(model: Any) -> dict[str, Any]:
+def _report(arguments: argparse.Namespace, **known: Any) -> None:
+    """Writes `OUT/report.html` if it is asked for."""
+    if not arguments.report:
+        return
+    from rdejax.report import write_report
+
+    path = write_report(arguments.output, **known)
+    _say(f"wrote {path}", arguments.quiet)
+
+
+def _environment(arguments: argparse.Namespace, model: Any) -> dict[str, Any]:
     import jax
     from flax import nnx
 
     import rdejax
+    from rdejax.api import bundled
 
+    # Names of bundled weights stay when the weights of a new version differ.
+    weights = bundled().get(arguments.checkpoint)
     parameters = jax.tree.leaves(nnx.state(model, nnx.Param))
     return {
         "model": model.name,
+        **({"weights": _identify(str(weights))} if weights else {}),
         "parameters": sum(leaf.size for leaf in parameters),
         "settings": model.settings.as_dict(),
         "version": rdejax.__version__,

@@ -53,13 +53,20 @@ class VideoWriter:
     or column, because the pixel format (yuv420p) needs even ones.
     """
 
-    def __init__(self, path: str | Path, size: tuple[int, int], fps: Fraction | float):
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        fps: Fraction | float,
+        options: dict[str, str] | None = None,
+    ):
         """Opens the file.
 
         Args:
           path: where to write; the suffix must be .mp4.
           size: (H, W) of the frames.
           fps: frames per second.
+          options: of libx264, in place of or beside preset and crf.
 
         Raises:
           RdejaxError: this PyAV has no H.264 encoder.
@@ -75,7 +82,7 @@ class VideoWriter:
             self._stream = self._container.add_stream(
                 "libx264",
                 rate=Fraction(fps).limit_denominator(60_000),
-                options={"preset": "veryfast", "crf": "20"},
+                options={"preset": "veryfast", "crf": "20", **(options or {})},
             )
         except UnknownCodecError:
             self._container.close()

@@ -1,7 +1,12 @@
-"""Time spent on the video, with compilation counted apart."""
+"""Time spent on the video, with compilation counted apart, and how it went along."""
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
+
+from rdejax.errors import RdejaxError
+from rdejax.io.files import atomic
 
 
 class CompileClock:
@@ -52,3 +57,42 @@ class CompileClock:
             end = time.perf_counter()
             self._intervals.append((end - duration_secs, end))
             self.count += event.endswith("backend_compile_duration")
+
+
+class Pace:
+    """When how many frames of a video were done, for a curve of time per frame.
+
+    Attributes:
+      points: (frames done, seconds since the start), ascending.
+    """
+
+    def __init__(self, done: int = 0):
+        """Starts the clock; `done` frames came from an earlier run."""
+        self._begun = time.perf_counter()
+        self.points: list[tuple[int, float]] = [(done, 0.0)]
+
+    def update(self, done: int) -> None:
+        """Notes that `done` frames are done."""
+        self.points.append((done, time.perf_counter() - self._begun))
+
+
+def write_pace(path: Path, points: Sequence[tuple[int, float]]) -> None:
+    """Writes the points as CSV with the columns `frames` and `seconds`, atomically."""
+    lines = ["frames,seconds", *(f"{done},{seconds:.4f}" for done, seconds in points)]
+    with atomic(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_pace(path: Path) -> list[tuple[int, float]]:
+    """Reads what `write_pace` wrote; empty if there is no such file.
+
+    Raises:
+      RdejaxError: the file holds something else.
+    """
+    try:
+        rows = path.read_text(encoding="utf-8").splitlines()[1:]
+        return [(int(done), float(seconds)) for done, seconds in (row.split(",") for row in rows)]
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        raise RdejaxError(f"{path}: not written by infer.py; move it away") from None
