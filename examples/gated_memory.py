@@ -4,6 +4,8 @@ python train.py configs/rde_lite_smoke.py --memory examples/gated_memory.py --wo
 python infer.py VIDEO --mask FIRST_MASK.png --output OUT --checkpoint RUN
 """
 
+import math
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -50,7 +52,7 @@ class GatedMemory(MemoryRule):
         top_k: int | None = 40,
     ):
         del rngs
-        logit = float(jax.scipy.special.logit(start))
+        logit = math.log(start / (1.0 - start))
         self.key_gate = nnx.Param(jnp.full(key_channels, logit))
         self.value_gate = nnx.Param(jnp.full(value_channels, logit))
         self.top_k = top_k

@@ -10,14 +10,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
+from rdejax.geometry import Geometry
 from rdejax.models.base import Features, State, System
 
 
 def one_frame(features: Features, index: Int[Array, ""] | int) -> Features:
     """Features of one frame of a batch; keeps the leading axis, of length 1."""
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, index, 1, axis=0), features)
+
+
+def prepare(
+    model: System, geometry: Geometry, frames: UInt8[Array, "n h w 3"]
+) -> Float[Array, "n H W 3"]:
+    """Frames of a video as the system's networks take them."""
+    return geometry.prepare(frames, model.mean, model.std, model.pad_value)
+
+
+def remembered(
+    model: System, geometry: Geometry, probs: Float[Array, "o+1 H W"]
+) -> Float[Array, "o+1 H W"]:
+    """Probabilities of a frame as the system's memory gets to see them."""
+    return geometry.clear_border(probs) if model.clear_border else probs
 
 
 def propagate(

@@ -17,19 +17,10 @@ from safetensors.numpy import save_file
 from rdejax.errors import RdejaxError
 from rdejax.geometry import Geometry
 from rdejax.models.base import State, System
-from rdejax.propagate import propagate
+from rdejax.propagate import prepare, propagate, remembered
 from rdejax.slots import Layout, plan_layout
 
 _LONGEST_BLOCK = 8  # frames decoded as one batch, where memorising is rarer than that
-
-
-def _prepare(model: System, frames: Array, geometry: Geometry) -> Array:
-    return geometry.prepare(frames, model.mean, model.std, model.pad_value)
-
-
-def _remembered(model: System, probs: Array, geometry: Geometry) -> Array:
-    """Probabilities as memory gets to see them."""
-    return geometry.clear_border(probs) if model.clear_border else probs
 
 
 @partial(jax.jit, static_argnames=("geometry", "want_probs"), donate_argnames="state")
@@ -44,7 +35,7 @@ def _segment_blocks(
 ) -> tuple[State, tuple[Array, Array | None]]:
     """Labels (slot numbers, 0 background) and, if wanted, probabilities of blocks of frames."""
     b, n = frames.shape[:2]
-    flat = _prepare(model, frames.reshape(b * n, *frames.shape[2:]), geometry)
+    flat = prepare(model, geometry, frames.reshape(b * n, *frames.shape[2:]))
 
     def finish(probs: Array) -> tuple[Array, Array | None]:
         probs = geometry.restore(probs)
@@ -56,7 +47,7 @@ def _segment_blocks(
         flat.reshape(b, n, *flat.shape[1:]),
         write,
         finish,
-        partial(_remembered, model, geometry=geometry),
+        partial(remembered, model, geometry),
     )
 
 
@@ -72,7 +63,7 @@ def _start(
     groups: int,
 ) -> tuple[State, Array]:
     """State after the first mask, and the probabilities that stand for it."""
-    features = model.encode(_prepare(model, frame[None], geometry))
+    features = model.encode(prepare(model, geometry, frame[None]))
     inner = geometry.prepare_masks(masks)
     state = model.start(features, inner, valid, groups=groups, given=given)
     return state, geometry.restore(model.given(inner, valid)[None])[0]
@@ -91,17 +82,17 @@ def _add(
     memorize: bool,
 ) -> tuple[State, Array]:
     """State with new objects whose masks are in this frame, and the frame's probabilities."""
-    features = model.encode(_prepare(model, frame[None], geometry))
+    features = model.encode(prepare(model, geometry, frame[None]))
     state, logits = model.segment(state, features)
     inner = geometry.prepare_masks(masks)
     covered = jnp.minimum(inner.sum(0), 1.0)
     probs = jax.nn.softmax(logits[0], axis=0) * (1.0 - covered)
     probs = probs + jnp.concatenate([jnp.zeros_like(covered)[None], inner])
-    remembered = _remembered(model, probs, geometry)
+    seen = remembered(model, geometry, probs)
     if memorize:
         old = state.valid.any(axis=1)
-        state = model.memorize(state, features, remembered, groups=old)
-    state = model.add(state, features, remembered, new, given)
+        state = model.memorize(state, features, seen, groups=old)
+    state = model.add(state, features, seen, new, given)
     return state, geometry.restore(probs[None])[0]
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float
 
 from rdejax.errors import RdejaxError
 from rdejax.geometry import Geometry
-from rdejax.memory.registry import rule_settings
+from rdejax.memory.registry import make_rule, rule_settings
 from rdejax.models.base import State, System
-from rdejax.propagate import propagate
+from rdejax.propagate import prepare, propagate, remembered
 
 _BLOCKS = 4  # blocks of frames per compiled call
 
@@ -93,6 +94,13 @@ def _check(model: System, values: dict[str, Any]) -> None:
         raise RdejaxError(
             f"numbers of values {counts}: give one or more settings, each with as many values"
         )
+    for each in zip(*values.values(), strict=True):
+        # The constructor knows which values are possible; inside the run it sees none.
+        settings = {**dict(model.settings.memory_settings), **dict(zip(values, each, strict=True))}
+        sizes = {
+            f"{key}_channels": dict(model.config)[f"{key}_channels"] for key in ("key", "value")
+        }
+        nnx.eval_shape(partial(make_rule, name, rngs=nnx.Rngs(0), **sizes, **settings))
 
 
 def _blocks(frames: np.ndarray, every: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +133,7 @@ def _start(
 ) -> State:
     def one(values: dict[str, Array]) -> State:
         each = _with(model, values)
-        features = each.encode(_prepare(each, frame[None], geometry))
+        features = each.encode(prepare(each, geometry, frame[None]))
         state = each.start(features, geometry.prepare_masks(masks))
         return state if capacity is None else each.reserve(state, capacity)
 
@@ -143,20 +151,14 @@ def _advance(
     geometry: Geometry,
 ) -> tuple[State, Array]:
     b, n = frames.shape[:2]
-    flat = _prepare(model, frames.reshape(b * n, *frames.shape[2:]), geometry)
+    flat = prepare(model, geometry, frames.reshape(b * n, *frames.shape[2:]))
     images = flat.reshape(b, n, *flat.shape[1:])
 
     def finish(probs: Array) -> Array:
         return jnp.argmax(geometry.restore(probs), axis=1).astype(jnp.uint8)
 
-    def remember(probs: Array) -> Array:
-        return geometry.clear_border(probs) if model.clear_border else probs
-
     def one(values: dict[str, Array], state: State) -> tuple[State, Array]:
-        return propagate(_with(model, values), state, images, write, finish, remember)
+        each = _with(model, values)
+        return propagate(each, state, images, write, finish, partial(remembered, each, geometry))
 
     return jax.vmap(one)(settings, state)
-
-
-def _prepare(model: System, frames: Array, geometry: Geometry) -> Array:
-    return geometry.prepare(frames, model.mean, model.std, model.pad_value)

@@ -41,6 +41,7 @@ def test_equals_one_by_one(video) -> None:
         ({"nonsense": (1.0,)}, "setting 'nonsense'"),
         ({"tau": ()}, "numbers of values"),
         ({}, "numbers of values"),
+        ({"tau": (0.1, -1.0)}, "tau=-1.0: give a positive temperature"),
     ],
 )
 def test_wrong_settings(video, values, sentence) -> None:

@@ -1,5 +1,7 @@
 """What a run starts from: another stage's weights, ImageNet's trunks, and choices that fail."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from rdejax.models import create
 from rdejax.models.registry import outline
 from rdejax.models.weights import weights_of
 from rdejax.train import start
-from rdejax.train.config import TrainConfig
+from rdejax.train.config import LossConfig, TrainConfig
 
 
 def random_weights(model) -> dict[str, np.ndarray]:
@@ -110,3 +112,42 @@ def test_choices_a_system_does_not_have_are_named() -> None:
         start.create_system(TrainConfig(single_object=True))
     with pytest.raises(RdejaxError, match='loss.pattern="alternate" trains a memory'):
         start.create_system(TrainConfig(memory="bank"))
+
+
+def test_settings_of_the_memory_rule() -> None:
+    config = TrainConfig(
+        system="rde-lite",
+        memory="swem",
+        memory_settings=("bases=8", "top_l=4", "tau=0.2"),
+        loss=LossConfig(pattern="memory"),
+    )
+    memory = start.create_system(config).memory
+    assert (memory.bases, memory.top_l, memory.tau) == (8, 4, 0.2)
+    with pytest.raises(RdejaxError, match="memory_settings 'bases': give NAME=VALUE"):
+        start.create_system(dataclasses.replace(config, memory_settings=("bases",)))
+    with pytest.raises(RdejaxError, match="setting 'decay' is unknown"):
+        start.create_system(dataclasses.replace(config, memory_settings=("decay=1",)))
+
+
+def test_partial_weights_start_what_they_lack_at_random() -> None:
+    """The body of another system by the name of its bundled weights; the rest is named."""
+    told = []
+    config = TrainConfig(
+        system="swem-lite",
+        init="rde-lite",
+        init_partial=True,
+        loss=LossConfig(pattern="memory"),
+    )
+    model = start.build_model(config, told.append)
+    given, mine = start.initial_weights("rde-lite"), weights_of(model)
+    np.testing.assert_array_equal(mine["key_proj/kernel"], given["key_proj/kernel"])
+    assert (
+        mine["decoder/compress/conv1/kernel"].shape != given["decoder/compress/conv1/kernel"].shape
+    )
+    assert np.abs(mine["fusion/gate/kernel"]).max() > 0
+    assert any("fusion/gate (2 weights)" in text and "start at random" in text for text in told)
+    assert any("memory/compress_key" in text and "not used" in text for text in told)
+    with pytest.raises(RdejaxError, match="weights do not fit"):
+        start.build_model(dataclasses.replace(config, init_partial=False), told.append)
+    with pytest.raises(RdejaxError, match="none of its weights fits"):
+        start.completed(model, {"x": np.zeros(1)}, source="file")

@@ -97,7 +97,7 @@ class BankMemory(MemoryRule):
         return readout, state
 
     def write(self, state: BankState, key: Array, value: Array, masks: Masks) -> BankState:
-        """Puts the frame behind those that stay; a full bounded bank loses its oldest but the first."""
+        """Puts the frame behind those that stay; in a full bank the oldest but the first goes."""
         del masks
         frames = state.key.shape[0]
         staying = (state.count + self.keep_every - 1) // self.keep_every
@@ -111,7 +111,7 @@ class BankMemory(MemoryRule):
         )
 
     def held(self, count: Int[Array, ""]) -> Int[Array, ""]:
-        """Frames in an unbounded bank after `count` written ones: those that stay and the latest."""
+        """Frames in an unbounded bank after `count` writes: those that stay and the latest."""
         return jnp.minimum(count, (count + self.keep_every - 2) // self.keep_every + 1)
 
     def capacity(self, writes: int) -> int:

@@ -11,9 +11,9 @@ choice of lambda and of which q goes to which p.
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from rdejax.errors import RdejaxError
@@ -34,7 +34,7 @@ def number_between(name: str, value: Any, low: float, high: float, hint: str) ->
     Raises:
       RdejaxError: a known value that is no number or lies outside [low, high].
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return value
     try:
         number = float(value)
