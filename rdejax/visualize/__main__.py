@@ -1,0 +1,31 @@
+"""Command line: `python -m rdejax.visualize COMMAND ...`."""
+
+import tyro
+
+from rdejax.errors import cli_errors
+from rdejax.visualize.commands_charts import Growth, Times
+from rdejax.visualize.commands_frames import Overlay, Sheet, Strip
+from rdejax.visualize.commands_memory import Bases, Pca, Relevance
+
+_DESCRIPTION = """Pictures for papers, one file per command; docs/pictures.md shows them all.
+
+Masks for overlay, sheet and strip come from infer.py."""
+
+Command = Overlay | Sheet | Strip | Pca | Relevance | Bases | Times | Growth
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses `argv` (the process's own by default) and writes the picture."""
+    command: Command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        args=argv,
+        prog="python -m rdejax.visualize",
+        description=_DESCRIPTION,
+    )
+    with cli_errors():
+        command.run()
+        print(f"wrote {command.output}")
+
+
+if __name__ == "__main__":
+    main()
