@@ -14,8 +14,9 @@ from typing import Any
 
 import matplotlib
 import tyro
-from measure import RESULTS, machine, moving_square, write_results
+from measure import RESULTS, machine, moving_square
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from sweeps import Variant, data, milliseconds, quality, state_bytes
 
@@ -72,9 +73,8 @@ def variants(args: Arguments) -> list[Variant]:
     return lines
 
 
-def measure(variant: Variant, args: Arguments) -> dict[str, Any]:
-    """All figures of one line."""
-    config = data(args.root, args.size, args.dataset, args.split)
+def cost(variant: Variant, args: Arguments) -> dict[str, Any]:
+    """Settings, time per frame and size of the state of one line."""
     model = variant.load()
     row: dict[str, Any] = {"name": variant.name, "checkpoint": variant.checkpoint}
     row["settings"] = model.settings.as_dict()
@@ -86,7 +86,7 @@ def measure(variant: Variant, args: Arguments) -> dict[str, Any]:
     row["ms_per_frame"] = milliseconds(timed, frames, mask, args.rounds)
     for frame in (10, 2000):
         row[f"state_bytes_{frame}"] = state_bytes(model, height, width, frame)
-    return row | quality(model, config, validation_sequences(config))
+    return row
 
 
 def _with_every(variant: Variant, every: int) -> Any:
@@ -131,14 +131,16 @@ def main() -> None:
     """Measures all lines, prints the table, writes JSON and plot."""
     args = tyro.cli(Arguments)
     with cli_errors():
-        rows: list[dict[str, Any]] = []
-        for variant in variants(args):
-            rows.append(measure(variant, args))
-            row = rows[-1]
+        settings = {**dataclasses.asdict(args), "root": args.root.name, "output": args.output.name}
+        lines = variants(args)
+        # All times first, close together, since machines have moods.
+        rows = [cost(variant, args) for variant in track(lines, "times")]
+        config = data(args.root, args.size, args.dataset, args.split)
+        sequences = validation_sequences(config)
+        for row, variant in zip(rows, lines, strict=True):
+            row |= quality(variant.load(), config, sequences)
             print(f"{row['name']}: J&F {row['J&F']:.1f}, {row['ms_per_frame']:.0f} ms", flush=True)
-            settings = {**dataclasses.asdict(args), "root": args.root.name}
             write_json(args.output, {"machine": machine(), "arguments": settings, "rows": rows})
-        write_results(args.output, {"machine": machine(), "arguments": settings, "rows": rows})
         print_table(rows)
         plot(rows, args.output.with_suffix(".png"))
 

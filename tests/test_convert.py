@@ -27,6 +27,7 @@ from rdejax.models.weights import read_weights, weights_of
 from rdejax.nn.resnet import ResNetTrunk
 
 FIXTURES = Path(__file__).parent / "data" / "convert"
+STATS = ("mean", "std")
 SMALL = {"key_depth": 18, "key_channels": 8, "value_channels": 16}
 
 
@@ -274,10 +275,47 @@ def test_checkpoint_of_another_architecture():
         convert_state_dict({"fc.weight": np.zeros((2, 2))})
 
 
+def stm_state_dict():
+    """Of a small STM, as the public one: with its normalisation, from a data-parallel wrapper."""
+    mean = {f"Encoder_{e}.{n}": np.ones((1, 3, 1, 1), np.float32) for e in "MQ" for n in STATS}
+    return {f"module.{name}": a for name, a in {**small_state_dict("stm"), **mean}.items()}
+
+
+def test_stm(tmp_path):
+    """Sizes are read off the arrays; names are written out, so that a wrong rule is seen."""
+    state_dict = stm_state_dict()
+    path = write_pth(tmp_path / "stm.pth", state_dict)
+    model = rdejax.load_model(str(path), every=2)
+    assert model.name == "stm" and dict(model.config) == {**SMALL, "decoder_width": 256}
+    assert model.settings.every == 2 and dict(model.settings.memory_settings)["keep_every"] == 5
+    weights = weights_of(model)
+    for ours, theirs in {
+        "key_encoder/conv1/kernel": "Encoder_Q.conv1.weight",
+        "key_encoder/layer3/0/downsample/conv/kernel": "Encoder_Q.res4.0.downsample.0.weight",
+        "value_encoder/trunk/conv1/kernel": "Encoder_M.conv1.weight",
+        "value_encoder/trunk/layer1/1/conv2/kernel": "Encoder_M.res2.1.conv2.weight",
+        "value_encoder/conv_mask/kernel": "Encoder_M.conv1_m.weight",
+        "value_encoder/conv_others/kernel": "Encoder_M.conv1_o.weight",
+        "value_encoder/key/kernel": "KV_M_r4.Key.weight",
+        "value_encoder/value/kernel": "KV_M_r4.Value.weight",
+        "key_proj/kernel": "KV_Q_r4.Key.weight",
+        "key_comp/kernel": "KV_Q_r4.Value.weight",
+        "decoder/compress/kernel": "Decoder.convFM.weight",
+        "decoder/block/conv2/kernel": "Decoder.ResMM.conv2.weight",
+        "decoder/refine_16_8/skip_conv/kernel": "Decoder.RF3.convFS.weight",
+        "decoder/refine_16_8/skip_block/conv1/kernel": "Decoder.RF3.ResFS.conv1.weight",
+        "decoder/refine_8_4/out/conv1/kernel": "Decoder.RF2.ResMM.conv1.weight",
+        "decoder/pred/kernel": "Decoder.pred2.weight",
+    }.items():
+        want = state_dict[f"module.{theirs}"].transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(weights[ours], want, err_msg=ours)
+    with pytest.raises(RdejaxError, match="missing key_encoder.conv1.weight"):
+        convert_state_dict(small_state_dict("stm"), arch="stcn")
+
+
 @pytest.mark.parametrize(
     "name,system",
     [
-        ("Encoder_M.conv1.weight", "stm"),
         ("key_proj.d_proj.weight", "xmem"),
     ],
 )

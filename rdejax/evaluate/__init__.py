@@ -1,6 +1,5 @@
-"""J and F of segmentations, the DAVIS protocols, and their tables."""
+"""J and F of segmentations, the benchmarks' protocols, and their tables."""
 
-from rdejax.evaluate.davis import COLUMNS, ObjectScore, Scores, evaluate
 from rdejax.evaluate.measures import (
     Statistics,
     boundary,
@@ -9,10 +8,14 @@ from rdejax.evaluate.measures import (
     region_similarity,
     statistics,
 )
+from rdejax.evaluate.protocols import DATASETS, evaluate
+from rdejax.evaluate.scores import COLUMNS, SEEN_COLUMNS, ObjectScore, Scores
 from rdejax.evaluate.tables import print_table, write_files
 
 __all__ = [
     "COLUMNS",
+    "DATASETS",
+    "SEEN_COLUMNS",
     "ObjectScore",
     "Scores",
     "Statistics",

@@ -8,17 +8,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rdejax.evaluate.davis import COLUMNS, Scores
+from rdejax.evaluate.scores import COLUMNS, SEEN_COLUMNS, Scores
 from rdejax.io.files import atomic, write_json
 
 
-def print_table(scores: Scores, title: str, console: Console | None = None) -> None:
-    """Prints one line per sequence and the global line, in per cent."""
+def print_table(
+    scores: Scores,
+    title: str,
+    console: Console | None = None,
+    *,
+    caption: str = "per cent; first and last frame of a sequence left out",
+) -> None:
+    """Prints one line per sequence and the global line, in per cent.
+
+    With seen and unseen categories their numbers follow in a line of their own.
+    """
     console = console or Console()
     if not console.is_terminal:
         # A pipe has no width; the usual 80 columns would break long sequence names.
         console.width = max(console.width, 120)
-    table = Table(title=title, caption="per cent; first and last frame of a sequence left out")
+    table = Table(title=title, caption=caption)
     table.add_column("Sequence", no_wrap=True)
     table.add_column("Objects", justify="right")
     for column in COLUMNS:
@@ -29,10 +38,12 @@ def print_table(scores: Scores, title: str, console: Console | None = None) -> N
     for name, row in scores.sequence_rows.items():
         table.add_row(name, str(counts[name]), *map(_percent, row.values()))
     table.add_section()
-    table.add_row(
-        "Global", str(len(scores.objects)), *map(_percent, scores.global_row.values()), style="bold"
-    )
+    row = scores.global_row
+    values = [_percent(row[column]) for column in COLUMNS]
+    table.add_row("Global", str(len(scores.objects)), *values, style="bold")
     console.print(table)
+    if "G" in row:
+        console.print("   ".join(f"{name} {_percent(row[name])}" for name in SEEN_COLUMNS))
     for note in scores.notes:
         console.print(f"note: {note}", markup=False)
 
@@ -40,9 +51,11 @@ def print_table(scores: Scores, title: str, console: Console | None = None) -> N
 def write_files(scores: Scores, folder: Path, split: str, settings: dict[str, object]) -> Path:
     """Writes `results.json`, `global_results-<split>.csv`, `per-sequence_results-<split>.csv`.
 
-    The JSON holds fractions at full precision under `global`, `sequences` and `objects`, and
-    `settings` as given; a number that is not defined is null. The CSV files have the toolkit's
-    columns and three decimals; like the toolkit's, the second has a row per object.
+    The JSON holds fractions at full precision under `global`, `sequences` and `objects`, the number
+    of frames of each object that count under `frames`, with seen and unseen categories those of
+    each object under `categories`, and `settings` as given; a number that is not defined is null.
+    The CSV files have the toolkit's columns (with seen and unseen categories theirs, too) and three
+    decimals; like the toolkit's, the second has a row per object.
 
     Returns:
       The path of `results.json`.
@@ -51,7 +64,7 @@ def write_files(scores: Scores, folder: Path, split: str, settings: dict[str, ob
     rows = scores.object_rows
     first, second = io.StringIO(), io.StringIO()
     writer = csv.writer(first, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(scores.global_row)
     writer.writerow([f"{value:.3f}" for value in scores.global_row.values()])
     writer = csv.writer(second, lineterminator="\n")
     writer.writerow(("Sequence", "J-Mean", "F-Mean"))
@@ -64,12 +77,23 @@ def write_files(scores: Scores, folder: Path, split: str, settings: dict[str, ob
         "global": _json_row(scores.global_row),
         "sequences": {name: _json_row(row) for name, row in scores.sequence_rows.items()},
         "objects": {name: _json_row(row) for name, row in rows.items()},
+        "frames": {score.name: len(score.frames) for score in scores.objects},
+        **_categories(scores),
         "notes": list(scores.notes),
         "settings": settings,
     }
     path = folder / "results.json"
     write_json(path, content)
     return path
+
+
+def _categories(scores: Scores) -> dict[str, object]:
+    found = {
+        score.name: {"category": score.category, "seen": score.seen}
+        for score in scores.objects
+        if score.category is not None
+    }
+    return {"categories": found} if found else {}
 
 
 def _percent(value: float) -> str:

@@ -66,9 +66,7 @@ class STMDecoder(nnx.Module):
 
     def features(
         self, x: Array, f8: Array, f4: Array
-    ) -> tuple[
-        Float[Array, "n o h w d"], Float[Array, "n o h8 w8 d"], Float[Array, "n o h4 w4 d"]
-    ]:
+    ) -> tuple[Float[Array, "n o h w d"], Float[Array, "n o h8 w8 d"], Float[Array, "n o h4 w4 d"]]:
         """Features of stride 16, 8 and 4."""
         m16 = self.block(self.compress(x))
         m8 = self.refine_16_8(m16, f8)
