@@ -8,6 +8,7 @@ Writes benchmarks/results/sweep.json: seconds of both, with and without compilat
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -41,11 +42,13 @@ def main() -> None:
         video = open_frames(DEMO / "cockatoo.mp4")
         frames = np.stack([frame for _, frame in video])[: args.frames]
         mask = np.asarray(Image.open(DEMO / "cockatoo.png"))
-        options = {"memory": args.memory, "size": args.size, "every": 1}
+        options: dict[str, Any] = {"memory": args.memory, "size": args.size, "every": 1}
         model = rdejax.load_model(args.checkpoint, **options)
 
+        values: dict[str, Any] = {args.setting: args.values}
+
         def together() -> np.ndarray:
-            return rdejax.sweep_settings(model, frames, mask, **{args.setting: args.values})
+            return rdejax.sweep_settings(model, frames, mask, **values)
 
         def apart() -> np.ndarray:
             out = []

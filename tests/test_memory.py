@@ -75,7 +75,11 @@ class TestContract:
         scanned, _ = jax.lax.scan(lambda s, e: (memory.write(s, *e), None), state, stacked)
         for e in entries:
             state = memory.write(state, *e)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE.get(name, 1e-5)), scanned, state)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE.get(name, 1e-5)),
+            scanned,
+            state,
+        )
 
     def test_write_keeps_shapes(self, name, settings) -> None:
         memory = rule(name, **settings)

@@ -95,7 +95,7 @@ def with_background(masks: Float[Array, "o H W"]) -> Float[Array, "o+1 H W"]:
 
 def clip_outputs(
     model: System,
-    clip: dict[str, Array],
+    clip: dict[str, Any],
     *,
     pattern: str,
     every_object: bool = False,
