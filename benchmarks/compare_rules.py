@@ -120,21 +120,24 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Quality against frames per second."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     bank = [row for row in rows if row["name"].startswith("bank/")]
     rest = [row for row in rows if row not in bank]
     fps = [1000 / row["ms_per_frame"] for row in bank]
     axes.plot(fps, [row["J&F"] for row in bank], "o-", color="0.5", label="bank, by interval")
     for row, x in zip(bank, fps, strict=True):
         axes.annotate(row["name"][5:], (x, row["J&F"]), textcoords="offset points", xytext=(4, 4))
-    for row in rest:
+    for i, row in enumerate(sorted(rest, key=lambda row: row["J&F"])):
         x = 1000 / row["ms_per_frame"]
         axes.plot(x, row["J&F"], "s" if "trained" in row["name"] else "D")
-        axes.annotate(row["name"], (x, row["J&F"]), textcoords="offset points", xytext=(4, -9))
+        # Neighbours in quality get their names on opposite sides.
+        side = {"xytext": (5, 3)} if i % 2 else {"xytext": (-5, -10), "ha": "right"}
+        label = row["name"].replace(" frame", "")
+        axes.annotate(label, (x, row["J&F"]), textcoords="offset points", fontsize=8, **side)
     axes.set_xlabel("frames per second")
     axes.set_ylabel("J&F (%)")
-    axes.legend()
-    axes.margins(x=0.15)
+    axes.legend(loc="lower left")
+    axes.margins(x=0.25)
     figure.savefig(path, dpi=130)
 
 
