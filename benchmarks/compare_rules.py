@@ -131,7 +131,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         x = 1000 / row["ms_per_frame"]
         axes.plot(x, row["J&F"], "s" if "trained" in row["name"] else "D")
         # Neighbours in quality get their names on opposite sides.
-        side = {"xytext": (5, 3)} if i % 2 else {"xytext": (-5, -10), "ha": "right"}
+        side: dict[str, Any] = {"xytext": (5, 3)} if i % 2 else {"xytext": (-5, -10), "ha": "right"}
         label = row["name"].replace(" frame", "")
         axes.annotate(label, (x, row["J&F"]), textcoords="offset points", fontsize=8, **side)
     axes.set_xlabel("frames per second")
