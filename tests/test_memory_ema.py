@@ -499,6 +499,7 @@ def still_video(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(frame[None].astype(np.uint8), count, axis=0), 5 * mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("average", {}), ("merge", {"budget_frames": 2}), ("replace", {"first": True})],

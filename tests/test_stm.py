@@ -194,6 +194,7 @@ def test_gradients_flow_through_a_clip(video) -> None:
         assert jnp.abs(gradient[...]).max() > 0, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["rde", "swem"])
 def test_other_rules_see_one_object_at_a_time(memory, video) -> None:
     frames, mask = video

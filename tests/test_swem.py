@@ -261,6 +261,7 @@ def test_given_bases(model, video) -> None:
     np.testing.assert_allclose(by_id[:, [0, 2, 1]], changed, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_given_bases_of_objects_that_come_later(model, video) -> None:
     frames, mask = video
     masks = {0: np.where(mask == 1, mask, 0), 2: np.where(mask == 2, mask, 0)}

@@ -129,6 +129,7 @@ def test_settings_of_the_memory_rule() -> None:
         start.create_system(dataclasses.replace(config, memory_settings=("decay=1",)))
 
 
+@pytest.mark.slow
 def test_partial_weights_start_what_they_lack_at_random() -> None:
     """The body of another system by the name of its bundled weights; the rest is named."""
     told = []

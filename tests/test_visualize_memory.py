@@ -163,6 +163,7 @@ def test_bases_come_from_the_state_of_swem():
     np.testing.assert_array_equal(index == 1, inside)
 
 
+@pytest.mark.slow
 def test_commands_write_pictures(clip):
     from PIL import Image
 
