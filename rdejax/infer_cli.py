@@ -4,7 +4,6 @@ Heavy imports wait until they are needed, so that `--help` and wrong arguments a
 """
 
 import argparse
-import ast
 import contextlib
 import errno
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 from rdejax.errors import RdejaxError, cli_errors
 from rdejax.io.signals import ending_on_signals
+from rdejax.named_values import name_and_value
 
 _DESCRIPTION = """\
 Segments the objects of a video, given their masks in its first frame.
@@ -196,10 +196,7 @@ def _int_or(word: str) -> Callable[[str], int]:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text}: must be NAME=VALUE")
     try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+        return name_and_value(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: must be NAME=VALUE") from None

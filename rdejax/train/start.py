@@ -1,6 +1,5 @@
 """The model a run starts from: random weights, then ImageNet's trunk, then those of `init`."""
 
-import ast
 import inspect
 import re
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from rdejax.memory.registry import find_rule
 from rdejax.models import System, create
 from rdejax.models.registry import find_system
 from rdejax.models.weights import load_into, read_weights, weights_of
+from rdejax.named_values import name_and_value
 from rdejax.nn.efficientnet import EfficientNetLite0
 from rdejax.nn.resnet import ResNetTrunk
 from rdejax.train.config import TrainConfig
@@ -59,18 +59,15 @@ def create_system(config: TrainConfig) -> System:
 
 
 def setting_of(text: str) -> tuple[str, Any]:
-    """Name and value of "NAME=VALUE"; the value as Python would read it, else as text.
+    """Name and value of one of `config.memory_settings`.
 
     Raises:
-      RdejaxError: it does not look like that.
+      RdejaxError: it is not "NAME=VALUE".
     """
-    name, sign, value = text.partition("=")
-    if not sign or not name.isidentifier():
-        raise RdejaxError(f"memory_settings {text!r}: give NAME=VALUE")
     try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+        return name_and_value(text)
+    except ValueError:
+        raise RdejaxError(f"memory_settings {text!r}: give NAME=VALUE") from None
 
 
 def build_model(config: TrainConfig, tell: Tell = note) -> System:

@@ -1,6 +1,5 @@
 """Commands that run a system and look into its memory: `pca`, `relevance`, `bases`."""
 
-import ast
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from rdejax.io.masks import GivenMasks, load_given_masks
 from rdejax.io.overlay import render_overlay
 from rdejax.io.video import FrameSource, open_frames
 from rdejax.models.base import System
+from rdejax.named_values import name_and_value
 from rdejax.visualize.bases import base_rows
 from rdejax.visualize.commands_frames import Frames, Image, Video, all_numbers, check_tile
 from rdejax.visualize.embeddings import embedding_rows
@@ -81,14 +81,10 @@ class _Traced:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """Name and value of "NAME=VALUE"; what is no Python literal is text."""
-    name, sign, value = text.partition("=")
-    if not sign or not name.isidentifier():
-        raise RdejaxError(f"--set {text}: give NAME=VALUE")
     try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+        return name_and_value(text)
+    except ValueError:
+        raise RdejaxError(f"--set {text}: give NAME=VALUE") from None
 
 
 def _steps(model: System, source: FrameSource, given: GivenMasks, last: int) -> Iterator[Step]:
