@@ -27,7 +27,7 @@ demo: $(VENV)/.installed
 	@echo "masks: $(DEMO)/masks   overlay: $(DEMO)/overlay.mp4"
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --durations=10
 
 check: lint types test
 

@@ -60,10 +60,10 @@ def variants(args: Arguments) -> list[Variant]:
     lines = [
         Variant(rule, args.checkpoint, {"memory": rule, "every": args.every}) for rule in RULES
     ]
+    kept = {"every": args.every, "first": True}
     lines += [
-        Variant(f"{rule} + first frame", args.checkpoint, settings)
+        Variant(f"{rule} + first frame", args.checkpoint, {"memory": rule, **kept})
         for rule in ("average", "merge", "replace")
-        for settings in [{"memory": rule, "every": args.every, "first": True}]
     ]
     lines += [Variant(f"{name} (trained)", name, {}) for name in args.trained]
     lines += [
