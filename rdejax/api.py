@@ -14,7 +14,7 @@ from rdejax.models import System, names
 from rdejax.models.registry import outline
 from rdejax.models.settings import Settings
 from rdejax.models.weights import FORMAT, load_into, read_weights, weights_of
-from rdejax.slots import plan_layout
+from rdejax.slots import plan_layout, starting_ids
 from rdejax.streaming import Stream
 
 
@@ -142,17 +142,12 @@ def segment_video(
     """
     masks = first_mask if isinstance(first_mask, Mapping) else {0: first_mask}
     masks = {int(t): np.asarray(mask) for t, mask in masks.items()}
-    seen: set[int] = set()
-    counts = []
-    for t in sorted(masks):
-        new = {int(i) for i in np.unique(masks[t])} - {0} - seen
-        seen |= new
-        counts += [len(new)] if new else []
-    if not counts:
+    starts = starting_ids(masks)
+    if not starts:
         raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")
     for name in set(options) & set(model.memory.object_inputs):
-        options[name] = _by_id(name, options[name], seen)
-    video = Stream(model, layout=plan_layout(counts), **options)
+        options[name] = _by_id(name, options[name], {i for ids in starts for i in ids})
+    video = Stream(model, layout=plan_layout([len(ids) for ids in starts]), **options)
     if return_probs:
         return video.push_probs(frames, masks)[1]
     return video.push(frames, masks)

@@ -1,8 +1,10 @@
 """Which object sits in which slot: groups of objects that got their first mask together."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,3 +60,18 @@ def plan_layout(counts: Sequence[int]) -> Layout:
 
     best = min(range(1, max(counts) + 1), key=lambda s: (cost(s), -s))
     return Layout(groups_for(best), best)
+
+
+def starting_ids(masks: Mapping[int, np.ndarray]) -> list[list[int]]:
+    """Ids that start together, for each frame whose mask holds new ones, in the frames' order.
+
+    Args:
+      masks: id masks by frame number; every id starts with the first mask that holds it.
+    """
+    seen: set[int] = set()
+    starts = []
+    for time in sorted(masks):
+        new = set(np.unique(masks[time]).tolist()) - {0} - seen
+        seen |= new
+        starts += [sorted(new)] if new else []
+    return starts

@@ -19,7 +19,8 @@ from rdejax.memory.bank import BankMemory
 from rdejax.memory.ema_family import FrameState
 from rdejax.memory.protocol import MemoryRule
 from rdejax.models.base import System
-from rdejax.slots import plan_layout
+from rdejax.propagate import prepare
+from rdejax.slots import plan_layout, starting_ids
 from rdejax.streaming import Stream
 
 
@@ -82,12 +83,7 @@ def walk(
     Raises:
       RdejaxError: see `Stream.push`.
     """
-    seen: set[int] = set()
-    counts = []
-    for time in sorted(given):
-        new = set(np.unique(given[time]).tolist()) - {0} - seen
-        seen |= new
-        counts += [len(new)] if new else []
+    counts = [len(ids) for ids in starting_ids(given)]
     stream = Stream(model, layout=plan_layout(counts) if counts else None)
     for time, frame in enumerate(frames):
         yield Step(time, frame, stream.step(frame, given.get(time)), stream)
@@ -96,8 +92,7 @@ def walk(
 @partial(jax.jit, static_argnames="geometry")
 def frame_key(model: System, frame: Array, *, geometry: Geometry) -> Any:
     """Key [1, h, w, ck] (or the system's pytree) of one uint8 frame [H, W, 3]."""
-    inner = geometry.prepare(frame[None], model.mean, model.std, model.pad_value)
-    return model.encode(inner).key
+    return model.encode(prepare(model, geometry, frame[None])).key
 
 
 def written_frames(every: int, start: int, time: int) -> list[int]:
