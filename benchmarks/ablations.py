@@ -19,7 +19,7 @@ from rich.table import Table
 from sweeps import Variant, data, quality
 
 from rdejax.errors import RdejaxError, cli_errors
-from rdejax.io.files import read_json, write_json
+from rdejax.files import read_json, write_json
 from rdejax.train.validate import validation_sequences
 
 # J&F on DAVIS 2017 val: RDE-VOS, main paper, and SWEM, supplementary.

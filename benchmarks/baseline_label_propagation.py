@@ -32,9 +32,9 @@ from rich.progress import track
 
 from rdejax.convert.imagenet import lite0_from_torch
 from rdejax.convert.torch_pickle import load_state_dict
-from rdejax.datasets import Sequence, list_sequences
 from rdejax.errors import RdejaxError, cli_errors
 from rdejax.evaluate.davis import read_labels
+from rdejax.io.datasets import Sequence, list_sequences
 from rdejax.models.weights import load_into
 from rdejax.nn.efficientnet import EfficientNetLite0
 

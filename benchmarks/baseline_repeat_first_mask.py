@@ -14,9 +14,9 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from rdejax.datasets import list_sequences
 from rdejax.errors import cli_errors
 from rdejax.evaluate.davis import read_labels
+from rdejax.io.datasets import list_sequences
 
 
 @dataclasses.dataclass(frozen=True)

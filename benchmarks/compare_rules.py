@@ -23,7 +23,7 @@ from rich.table import Table
 from sweeps import Variant, data, milliseconds, quality, state_bytes
 
 from rdejax.errors import cli_errors
-from rdejax.io.files import read_json, write_json
+from rdejax.files import read_json, write_json
 from rdejax.train.validate import validation_sequences
 
 matplotlib.use("Agg")

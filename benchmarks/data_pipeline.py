@@ -27,9 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from rdejax.data.config import ClipConfig, VideoConfig
-from rdejax.data.device_augment import augment_batch, warp_batch
-from rdejax.data.frame_augment import (
+from rdejax.data.clips.augment import (
     affine,
     chain,
     draw_affine,
@@ -40,9 +38,11 @@ from rdejax.data.frame_augment import (
     warp_image,
     warp_labels,
 )
-from rdejax.data.open import open_source
-from rdejax.data.pipeline import ClipMaker, make_mixture
-from rdejax.data.synthetic import ProceduralImages
+from rdejax.data.clips.augment_on_device import augment_batch, warp_batch
+from rdejax.data.config import ClipConfig, VideoConfig
+from rdejax.data.loader import ClipMaker, make_mixture
+from rdejax.data.sources.spec import open_source
+from rdejax.data.synthetic.images import ProceduralImages
 from rdejax.errors import RdejaxError, cli_errors
 from rdejax.io.palette import davis_palette
 

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from rdejax.errors import cli_errors
 from rdejax.evaluate import evaluate, frame_scores, statistics
-from rdejax.evaluate.plan import usable_cores
+from rdejax.evaluate.score_sequences import usable_cores
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rdejax.errors import cli_errors
-from rdejax.models.base import System
+from rdejax.models.matching import System
 
 STAGES = ("encode", "read", "decode", "memorise")
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 import rdejax
-from rdejax.datasets import Sequence
 from rdejax.errors import RdejaxError
+from rdejax.io.datasets import Sequence
 from rdejax.models import System
-from rdejax.models.base import State
+from rdejax.models.matching import State
 from rdejax.train.config import ValidateConfig
 from rdejax.train.validate import validate
 

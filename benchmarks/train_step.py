@@ -22,7 +22,7 @@ from measure import RESULTS, Timing, machine, matmul_gflops, measure, tree_bytes
 from rich.console import Console
 from rich.table import Table
 
-from rdejax.data.pipeline import clip_loader
+from rdejax.data.loader import clip_loader
 from rdejax.errors import cli_errors
 from rdejax.models import create
 from rdejax.train.clip import batch_loss

@@ -14,8 +14,8 @@ from rdejax.models import System, names
 from rdejax.models.registry import outline
 from rdejax.models.settings import Settings
 from rdejax.models.weights import FORMAT, load_into, read_weights, weights_of
-from rdejax.slots import plan_layout, starting_ids
-from rdejax.streaming import Stream
+from rdejax.propagate.slots import plan_layout, starting_ids
+from rdejax.propagate.stream import Stream
 
 
 def bundled() -> dict[str, Path]:

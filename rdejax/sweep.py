@@ -11,10 +11,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rdejax.errors import RdejaxError
-from rdejax.geometry import Geometry
 from rdejax.memory.registry import make_rule, rule_settings
-from rdejax.models.base import State, System
-from rdejax.propagate import prepare, propagate, remembered
+from rdejax.models.matching import State, System
+from rdejax.propagate.blocks import prepare, propagate, remembered
+from rdejax.propagate.geometry import Geometry
 
 _BLOCKS = 4  # blocks of frames per compiled call
 

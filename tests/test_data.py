@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdejax.data.augment import Appearance, Light, colour_matrix, jpeg, line_kernel
-from rdejax.data.clips import drop_hidden, make_clip
+from rdejax.data.clips.appearance import Appearance, Light, colour_matrix, jpeg, line_kernel
+from rdejax.data.clips.from_images import drop_hidden, make_clip
+from rdejax.data.clips.motion import Motion, control_points, spline
+from rdejax.data.clips.perturb import iou, perturb_mask
+from rdejax.data.clips.sprites import Backdrop, Sprite, instances
 from rdejax.data.config import ClipConfig
-from rdejax.data.layers import Backdrop, Sprite, instances
-from rdejax.data.motion import Motion, control_points, spline
-from rdejax.data.perturb import iou, perturb_mask
-from rdejax.data.sources import StaticFolder
+from rdejax.data.sources.images import StaticFolder
 from rdejax.errors import RdejaxError
 
 _STILL: dict[str, Any] = dict(

@@ -7,7 +7,7 @@ import pytest
 from test_data_sources import colour, mask, save, video, write_list
 
 from rdejax.data.__main__ import main
-from rdejax.data.check import check
+from rdejax.data.check.check import check
 
 
 def problems(report) -> dict[str, list[str]]:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from helpers_videos import seen
 
-from rdejax.data import device_augment as device
-from rdejax.data import frame_augment as host
+from rdejax.data.clips.from_images import augment as host
+from rdejax.data.clips.from_images import augment_on_device as device
+from rdejax.data.clips.perturb import iou
 from rdejax.data.config import VideoConfig
-from rdejax.data.perturb import iou
 
 _STILL = VideoConfig(
     crop=1.0,

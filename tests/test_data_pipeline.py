@@ -10,12 +10,12 @@ import pytest
 from helpers_videos import FakeVideos
 from PIL import Image
 
-from rdejax.data import pipeline
+from rdejax.data import loader as pipeline
 from rdejax.data.config import ClipConfig, VideoConfig
-from rdejax.data.frame_cache import FrameCache
-from rdejax.data.pipeline import ClipMaker, Sampler, clip_loader, make_mixture, sizes
-from rdejax.data.sources import StaticFolder
-from rdejax.data.synthetic import ProceduralImages
+from rdejax.data.loader import ClipMaker, Sampler, clip_loader, make_mixture, sizes
+from rdejax.data.sources.frame_cache import FrameCache
+from rdejax.data.sources.images import StaticFolder
+from rdejax.data.synthetic.images import ProceduralImages
 from rdejax.errors import RdejaxError
 
 _CLIP = ClipConfig(frames=2, size=32, objects=2)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdejax.data.decoding import BadFile, read_labels, read_rgb
-from rdejax.data.open import open_source, parse
-from rdejax.data.pairs import find_pairs
-from rdejax.data.sources import StaticFolder
-from rdejax.data.videos import VideoFolder, VideoSource
+from rdejax.data.sources.decoding import BadFile, read_labels, read_rgb
+from rdejax.data.sources.image_pairs import find_pairs
+from rdejax.data.sources.images import StaticFolder
+from rdejax.data.sources.spec import open_source, parse
+from rdejax.data.sources.videos import VideoFolder, VideoSource
 from rdejax.errors import RdejaxError
 from rdejax.io.palette import davis_palette
 
@@ -251,7 +251,7 @@ def test_bl30k_is_listed_when_read(tmp_path, parts):
 
 
 def test_file_names_of_large_sets_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("rdejax.data.videos._LISTED", 2)
+    monkeypatch.setattr("rdejax.data.sources.videos._LISTED", 2)
     for i in range(4):
         video(tmp_path, f"v{i}", {0: mask(1), 1: mask(1)}, 2)
     source = VideoFolder.bl30k(tmp_path)

@@ -5,12 +5,12 @@ import pickle
 import numpy as np
 import pytest
 
-from rdejax.data.clips import make_clip
+from rdejax.data.clips.from_images import make_clip
+from rdejax.data.clips.sprites import instances
 from rdejax.data.config import ClipConfig
-from rdejax.data.layers import instances
-from rdejax.data.outlines import Part, outline, rasterise, silhouette
-from rdejax.data.synthetic import ProceduralImages, _paste
-from rdejax.data.textures import PATTERNS, SIDE, Textures, palette
+from rdejax.data.synthetic.images import ProceduralImages, _paste
+from rdejax.data.synthetic.outlines import Part, outline, rasterise, silhouette
+from rdejax.data.synthetic.textures import PATTERNS, SIDE, Textures, palette
 from rdejax.errors import RdejaxError
 
 

@@ -15,10 +15,10 @@ pytest.importorskip("tensorflow_datasets")
 
 from rdejax.data.__main__ import main
 from rdejax.data.builders.convert import convert
-from rdejax.data.check import check
-from rdejax.data.open import open_source
-from rdejax.data.tfds_source import Feature, TfdsImages, TfdsVideos, _choose, open_tfds
-from rdejax.data.videos import VideoFolder, VideoSource
+from rdejax.data.check.check import check
+from rdejax.data.sources.spec import open_source
+from rdejax.data.sources.tfds import Feature, TfdsImages, TfdsVideos, _choose, open_tfds
+from rdejax.data.sources.videos import VideoFolder, VideoSource
 from rdejax.errors import RdejaxError
 
 

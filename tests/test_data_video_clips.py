@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from helpers_videos import FakeVideos, seen
 
-from rdejax.data.config import ClipConfig, VideoConfig
-from rdejax.data.curriculum import max_gap
-from rdejax.data.frame_augment import (
+from rdejax.data.clips.augment import (
     FILL,
     affine,
     chain,
@@ -25,8 +23,15 @@ from rdejax.data.frame_augment import (
     warp_image,
     warp_labels,
 )
-from rdejax.data.perturb import iou
-from rdejax.data.video_clips import NoObjectError, choose_objects, draw_frames, make_video_clip
+from rdejax.data.clips.curriculum import max_gap
+from rdejax.data.clips.from_videos import (
+    NoObjectError,
+    choose_objects,
+    draw_frames,
+    make_video_clip,
+)
+from rdejax.data.clips.perturb import iou
+from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.errors import RdejaxError
 
 _NO_COLOUR: dict[str, Any] = dict(

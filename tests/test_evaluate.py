@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdejax.datasets import list_sequences
 from rdejax.errors import RdejaxError
 from rdejax.evaluate import (
     COLUMNS,
@@ -24,6 +23,7 @@ from rdejax.evaluate import (
     statistics,
 )
 from rdejax.evaluate.__main__ import main
+from rdejax.io.datasets import list_sequences
 
 EDGE = Path(__file__).parent / "data" / "evaluate" / "davis_edge.npz"
 

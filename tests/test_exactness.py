@@ -6,8 +6,8 @@ import pytest
 
 import rdejax
 from rdejax.models import System, create
-from rdejax.slots import Layout, plan_layout
-from rdejax.streaming import Stream
+from rdejax.propagate.slots import Layout, plan_layout
+from rdejax.propagate.stream import Stream
 
 T = 11
 
@@ -248,7 +248,7 @@ def test_unknown_settings_and_models() -> None:
 
 
 def test_segment_compiles_once_per_shape(model, video) -> None:
-    from rdejax.streaming import _segment_blocks
+    from rdejax.propagate.stream import _segment_blocks
 
     frames, mask = video
     rdejax.segment_video(model, frames, mask)

@@ -22,10 +22,10 @@ from io_helpers import (
     write_video,
 )
 
-from rdejax.infer_cli import main
+from rdejax.infer.cli import main
+from rdejax.infer.results import ResultFolder
+from rdejax.infer.video import segment_to_folder
 from rdejax.io.masks import load_given_masks
-from rdejax.io.outputs import ResultFolder
-from rdejax.io.segment import segment_to_folder
 from rdejax.io.video import open_frames
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -421,13 +421,13 @@ import sys
 sys.path[:0] = [{tests!r}, {root!r}]
 from io_helpers import fake_api
 fake_api(delay={delay})
-from rdejax.io import segment
+from rdejax.infer import video as segment
 segment._CHECKPOINT_SECONDS = 0
 segment.segment_to_folder.__kwdefaults__["checkpoint_seconds"] = 0
 import signal
 # A shell that runs the tests in the background hands down an ignored SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from rdejax.infer_cli import main
+from rdejax.infer.cli import main
 {prepare}
 main(sys.argv[1:])
 """
@@ -475,8 +475,8 @@ def test_signals_end_cleanly_and_the_run_goes_on(clip, capsys, number, code, wor
 def test_signal_during_a_long_native_call(clip):
     """A compilation holds the main thread; the process must end all the same."""
     prepare = """
-import hashlib, rdejax.io.signals
-rdejax.io.signals._GRACE_SECONDS = 0.5
+import hashlib, rdejax.infer.signals
+rdejax.infer.signals._GRACE_SECONDS = 0.5
 def push(self, frames, masks=None):
     print("pushing", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 10**9)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rdejax.io.pipeline import AsyncWriter, Prefetcher, chunked
+from rdejax.io.threads import AsyncWriter, Prefetcher, chunked
 
 
 def test_prefetcher_keeps_order_and_stays_bounded():

@@ -14,14 +14,14 @@ from io_helpers import (
     write_video,
 )
 
-from rdejax.datasets import list_sequences
 from rdejax.errors import RdejaxError
+from rdejax.infer import video as segment_module
+from rdejax.infer.dataset import BenchmarkFolder, read_given, segment_sequence, totals
+from rdejax.infer.results import ResultFolder, describe_difference
+from rdejax.infer.video import fitting_chunk, run_stream, segment_to_folder
 from rdejax.io import overlay as overlay_module
-from rdejax.io import segment as segment_module
-from rdejax.io.benchmark import BenchmarkFolder, read_given, segment_sequence, totals
+from rdejax.io.datasets import list_sequences
 from rdejax.io.masks import load_given_masks
-from rdejax.io.outputs import ResultFolder, describe_difference
-from rdejax.io.segment import fitting_chunk, run_stream, segment_to_folder
 from rdejax.io.video import FolderFrames, open_frames
 
 COUNT = 10

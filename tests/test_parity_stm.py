@@ -17,11 +17,11 @@ from helpers_reference import stages
 from helpers_stm import stm_manifest, stm_model, stm_stages, stm_state_dict
 
 import rdejax
-from rdejax.geometry import Geometry
 from rdejax.memory.affinity import similarity, softmax_weights
 from rdejax.nn.aggregate import aggregate_logits
 from rdejax.nn.layers import Frozen, max_pool3x3s2
-from rdejax.propagate import one_frame
+from rdejax.propagate.blocks import one_frame
+from rdejax.propagate.geometry import Geometry
 
 # Largest absolute error allowed by stage; measured ones beside.
 TOLERANCE = {

@@ -31,7 +31,7 @@ from rdejax.data.config import ClipConfig
 from rdejax.memory.protocol import Masks
 from rdejax.memory.swem import class_weights
 from rdejax.nn.layers import Frozen
-from rdejax.propagate import one_frame
+from rdejax.propagate.blocks import one_frame
 from rdejax.train.clip import clip_outputs, segmentation_terms
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
 from rdejax.train.losses import bootstrap_fraction, class_iou_loss

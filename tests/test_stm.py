@@ -8,9 +8,9 @@ from flax import nnx
 
 import rdejax
 from rdejax.models import System, create
-from rdejax.propagate import one_frame
-from rdejax.slots import Layout
-from rdejax.streaming import Stream
+from rdejax.propagate.blocks import one_frame
+from rdejax.propagate.slots import Layout
+from rdejax.propagate.stream import Stream
 
 T, SIDE = 7, 44  # padded to 48
 TINY = {"key_depth": 18, "key_channels": 8, "value_channels": 16, "decoder_width": 16}
@@ -149,7 +149,7 @@ def test_memory_sees_no_object_in_the_padding(model, video) -> None:
 
 
 def test_frames_are_padded_with_black(model) -> None:
-    from rdejax.geometry import Geometry
+    from rdejax.propagate.geometry import Geometry
 
     white = np.full((1, SIDE, SIDE, 3), 255, np.uint8)
     out = Geometry.of((SIDE, SIDE), None).prepare(white, model.mean, model.std, model.pad_value)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rdejax.data.config import ClipConfig
-from rdejax.data.pipeline import clip_loader
+from rdejax.data.loader import clip_loader
 from rdejax.models import create
 from rdejax.models.weights import load_into, read_weights, save_weights, weights_of
 from rdejax.train.clip import clip_outputs, own_memory

@@ -28,8 +28,8 @@ from rdejax.train.metrics import Window, all_finite
 from rdejax.train.monitor import Clock, Monitor
 from rdejax.train.pictures import contact_sheet
 from rdejax.train.restore import load_run
+from rdejax.train.signals import Stopped
 from rdejax.train.step import TrainState
-from rdejax.train.stopping import Stopped
 from rdejax.train.validate import validate, validation_sequences
 from rdejax.train.workdir import as_json, begin, differences
 
@@ -421,7 +421,7 @@ def davis(tmp_path) -> Path:
 
 def test_validation_gives_the_numbers_of_infer_and_evaluate(davis, tmp_path) -> None:
     from rdejax.evaluate.davis import evaluate
-    from rdejax.infer_cli import main
+    from rdejax.infer.cli import main
 
     save_weights(tmp_path / "w.safetensors", _model())
     main(

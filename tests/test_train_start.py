@@ -10,7 +10,7 @@ from rdejax.errors import RdejaxError
 from rdejax.models import create
 from rdejax.models.registry import outline
 from rdejax.models.weights import weights_of
-from rdejax.train import start
+from rdejax.train import initial_weights as start
 from rdejax.train.config import LossConfig, TrainConfig
 
 

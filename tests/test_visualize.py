@@ -6,9 +6,9 @@ import pytest
 from io_helpers import moving_frames, square_mask
 
 from rdejax.errors import RdejaxError
-from rdejax.geometry import Geometry
 from rdejax.io.overlay import render_overlay
 from rdejax.io.palette import davis_palette
+from rdejax.propagate.geometry import Geometry
 from rdejax.visualize.bases import assign, base_colours, base_map, base_rows
 from rdejax.visualize.embeddings import embedding_rows
 from rdejax.visualize.grid import fit, grid, outlined

@@ -14,7 +14,7 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.affinity import similarity, softmax_weights, top_k_weights
 from rdejax.memory.protocol import Masks
 from rdejax.memory.registry import make_rule
-from rdejax.slots import Layout
+from rdejax.propagate.slots import Layout
 from rdejax.visualize.bases import assign
 from rdejax.visualize.commands_memory import Bases, Pca, Relevance
 from rdejax.visualize.relevance import check_on_grid, relevance

@@ -17,7 +17,7 @@ from rdejax.compare.plots import (
 from rdejax.compare.runs import load_runs
 from rdejax.compare.tables import print_comparison, write_comparison
 from rdejax.errors import cli_errors
-from rdejax.io.files import atomic
+from rdejax.files import atomic
 
 Runs = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME=]FOLDER [...]")

@@ -9,8 +9,8 @@ from typing import Any
 
 from rdejax.errors import RdejaxError
 from rdejax.evaluate.scores import COLUMNS
-from rdejax.io.files import read_json
-from rdejax.io.outputs import describe_difference
+from rdejax.files import read_json
+from rdejax.infer.results import describe_difference
 
 # What decides which numbers are comparable, and how a person knows it.
 _MUST_AGREE = {

@@ -13,7 +13,7 @@ from rich.text import Text
 from rdejax.compare.comparison import Comparison
 from rdejax.compare.runs import Row
 from rdejax.evaluate.scores import COLUMNS
-from rdejax.io.files import atomic, write_json
+from rdejax.files import atomic, write_json
 
 
 def print_comparison(

@@ -10,7 +10,7 @@ from flax import nnx
 from rdejax.convert.archs import StateDict, detect_arch, find_arch, widen_masks
 from rdejax.convert.names import convert_arrays, targets
 from rdejax.convert.torch_pickle import load_state_dict
-from rdejax.models.base import System
+from rdejax.models.matching import System
 from rdejax.models.registry import create
 from rdejax.nn.layers import Frozen
 

@@ -11,10 +11,10 @@ import tyro
 from rich import progress
 from rich.console import Console
 
-from rdejax.data.check import check
-from rdejax.data.report import show
+from rdejax.data.check.check import check
+from rdejax.data.check.findings import show
 from rdejax.errors import RdejaxError, cli_errors
-from rdejax.io.files import write_json
+from rdejax.files import write_json
 
 Specs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SPEC [SPEC ...]")]
 

@@ -7,7 +7,7 @@ from rdejax.errors import RdejaxError
 
 @dataclasses.dataclass(frozen=True)
 class ClipConfig:
-    """Settings of `rdejax.data.clips.make_clip`; lengths are shares of the frame's side.
+    """Settings of `clips.from_images.make_clip`; lengths are shares of the frame's side.
 
     Attributes:
       frames: frames per clip.
@@ -105,7 +105,7 @@ _SHARES = (
 
 @dataclasses.dataclass(frozen=True)
 class VideoConfig:
-    """How clips are cut from videos (`rdejax.data.video_clips`); frames, size, objects as clip's.
+    """How clips are cut from videos (`clips.from_videos`); frames, size, objects as clip's.
 
     Per-sequence parts are drawn once for all frames of a clip, per-frame parts anew for each.
 
@@ -134,7 +134,7 @@ class VideoConfig:
         are often slivers).
       max_area: largest such share (BL30K: an object that fills the frame teaches nothing).
       tries: clips drawn until one shows an object large enough.
-      on_device: leave colour changes to `rdejax.data.device_augment`, which runs inside the
+      on_device: leave colour changes to `clips.augment_on_device`, which runs inside the
         training step; the loader then gives the frames of videos as they are. Clips of images,
         which have changes of their own, get these, too.
     """

@@ -8,11 +8,11 @@ plain means over the objects of a sequence and over all objects.
 from collections.abc import Sequence as Row
 from pathlib import Path
 
-from rdejax.datasets import Sequence, list_sequences
 from rdejax.errors import RdejaxError
 from rdejax.evaluate.labels import VOID, ids_of, read_labels
-from rdejax.evaluate.plan import Plan, check_complete, masks_folder, run_plans
+from rdejax.evaluate.score_sequences import Plan, check_complete, masks_folder, run_plans
 from rdejax.evaluate.scores import Scores
+from rdejax.io.datasets import Sequence, list_sequences
 
 DATASETS = ("davis2016", "davis2017", "folder")
 
@@ -33,7 +33,7 @@ def evaluate(
 
     Args:
       dataset: `davis2016`, `davis2017` or `folder`.
-      root: top folder of the data set; see `rdejax.datasets`.
+      root: top folder of the data set; see `rdejax.io.datasets`.
       results: folder with one folder of PNG id masks per sequence.
       split: name of the list of sequences.
       workers: threads; by default one per usable core.

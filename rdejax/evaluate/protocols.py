@@ -26,7 +26,7 @@ def evaluate(
 
     Args:
       dataset: one of `DATASETS`: see `davis.evaluate` and `youtube_vos.evaluate`.
-      root: top folder of the data set; see `rdejax.datasets`.
+      root: top folder of the data set; see `rdejax.io.datasets`.
       results: folder with one folder of PNG id masks per sequence.
       split: name of the list of sequences; for YouTube-VOS of the folder.
       workers: threads; by default one per usable core.

@@ -19,14 +19,14 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from rdejax.datasets import FRAME_SUFFIXES, list_files, list_sequences, locate
-from rdejax.datasets import Sequence as VideoSequence
 from rdejax.errors import RdejaxError, cli_errors
 from rdejax.evaluate.davis import objects_of
 from rdejax.evaluate.labels import VOID, ids_of, read_labels, shorten
-from rdejax.evaluate.plan import check_complete, usable_cores
+from rdejax.evaluate.score_sequences import check_complete, usable_cores
 from rdejax.evaluate.youtube_vos import meta_path, read_meta
-from rdejax.io.files import atomic
+from rdejax.files import atomic
+from rdejax.io.datasets import FRAME_SUFFIXES, list_files, list_sequences, locate
+from rdejax.io.datasets import Sequence as VideoSequence
 from rdejax.io.palette import davis_palette
 
 # Members are read ahead of the writer by this many files, so that memory stays small.
@@ -59,7 +59,7 @@ def pack(
 
     Args:
       dataset: `youtube-vos` or `davis2017`.
-      root: top folder of the data set; see `rdejax.datasets`.
+      root: top folder of the data set; see `rdejax.io.datasets`.
       results: folder with `<sequence>/<frame>.png`; frames that are not wanted are left out.
       split: name of the list of sequences; for YouTube-VOS of the folder.
       output: the zip file.

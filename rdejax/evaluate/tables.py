@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rdejax.evaluate.scores import COLUMNS, SEEN_COLUMNS, Scores
-from rdejax.io.files import atomic, write_json
+from rdejax.files import atomic, write_json
 
 
 def print_table(

@@ -13,12 +13,12 @@ from collections.abc import Sequence as Row
 from pathlib import Path
 from typing import Any
 
-from rdejax.datasets import Sequence, list_sequences, locate
 from rdejax.errors import RdejaxError
 from rdejax.evaluate.labels import VOID, ids_of, read_labels, shorten
-from rdejax.evaluate.plan import Plan, check_complete, masks_folder, run_plans
+from rdejax.evaluate.score_sequences import Plan, check_complete, masks_folder, run_plans
 from rdejax.evaluate.scores import ObjectScore, Scores
-from rdejax.io.files import read_json
+from rdejax.files import read_json
+from rdejax.io.datasets import Sequence, list_sequences, locate
 
 Videos = dict[str, dict[int, "MetaObject"]]
 

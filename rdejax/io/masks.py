@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
-from rdejax.datasets import FRAME_SUFFIXES, list_files
 from rdejax.errors import RdejaxError
-from rdejax.io.files import atomic
+from rdejax.files import atomic
+from rdejax.io.datasets import FRAME_SUFFIXES, list_files
 from rdejax.io.palette import davis_colour_ids, davis_palette
 from rdejax.io.video import FrameSource
 

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from rdejax.datasets import FRAME_SUFFIXES, list_files
 from rdejax.errors import RdejaxError
+from rdejax.io.datasets import FRAME_SUFFIXES, list_files
 
 Frame = UInt8[np.ndarray, "h w 3"]
 

@@ -3,7 +3,7 @@
 A rule holds settings and, if it learns anything, Flax modules. It never holds state: the state is a
 pytree of static shapes that goes in and comes out of three pure functions. A rule sees the objects
 of one *group*: those whose first mask came in the same frame, so that they share every key. (A
-video whose objects enter at several times has several groups; `rdejax.models.base` maps a rule
+video whose objects enter at several times has several groups; `rdejax.models.matching` maps a rule
 over them, and a rule never notices.)
 
 Writing one: subclass `MemoryRule`, decorate it with `rdejax.memory.registry.register("name")` and

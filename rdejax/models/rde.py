@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 
 from rdejax.memory.registry import make_rule
-from rdejax.models.base import System
+from rdejax.models.matching import System
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
 from rdejax.nn.decoder import Decoder

@@ -7,13 +7,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rdejax.memory.registry import make_rule
-from rdejax.models.base import Features, System
+from rdejax.models.matching import Features, System
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
 from rdejax.nn.layers import Conv
 from rdejax.nn.resnet import ResNetTrunk
-from rdejax.nn.stm_decoder import STMDecoder
-from rdejax.nn.stm_encoder import MemoryEncoder
+from rdejax.nn.stm import MemoryEncoder, STMDecoder
 
 
 @register("stm")

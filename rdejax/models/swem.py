@@ -6,9 +6,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rdejax.errors import RdejaxError
-from rdejax.models.base import System
+from rdejax.models.lite import RDELite
+from rdejax.models.matching import System
 from rdejax.models.rde import RDE
-from rdejax.models.rde_lite import RDELite
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
 from rdejax.nn.decoder import Decoder

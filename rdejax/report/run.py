@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rdejax.datasets import Sequence, list_files, list_sequences
 from rdejax.errors import RdejaxError
-from rdejax.io.files import read_json
-from rdejax.io.segment import DEFAULT_FPS
+from rdejax.files import read_json
+from rdejax.infer.video import DEFAULT_FPS
+from rdejax.io.datasets import Sequence, list_files, list_sequences
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
 
@@ -73,7 +73,7 @@ def read_run(
 
     Args:
       path: the folder.
-      dataset: kind of the data set, as for `rdejax.datasets.list_sequences`; with `root`.
+      dataset: kind of the data set, as for `rdejax.io.datasets.list_sequences`; with `root`.
       root: its top folder.
       split: which sequences.
       video: of a single video's result: the video, to paint its frames.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from rdejax.errors import RdejaxError
 from rdejax.evaluate import ObjectScore, Scores
-from rdejax.io.files import read_json
+from rdejax.files import read_json
 
 Row = Mapping[str, float | None]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import rdejax
 from rdejax.errors import RdejaxError
 from rdejax.evaluate import Scores, evaluate
-from rdejax.io.files import atomic
-from rdejax.io.timing import read_pace
+from rdejax.files import atomic
+from rdejax.infer.timing import read_pace
 from rdejax.io.video import FrameSource
 from rdejax.report.clips import Clip, encode, plan_clips
 from rdejax.report.page import Contents, render
@@ -48,7 +48,7 @@ def write_report(
     Args:
       results: folder that `infer.py` wrote, or any that `rdejax.evaluate` can score.
       output: the HTML file; `report.html` in the results folder unless given.
-      dataset: kind of the data set, as for `rdejax.datasets.list_sequences`.
+      dataset: kind of the data set, as for `rdejax.io.datasets.list_sequences`.
       root: its top folder.
       split: which sequences.
       video: of a single video's result: the video, so that its frames are painted in good quality.

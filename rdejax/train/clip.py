@@ -11,8 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from rdejax.memory.registry import make_rule
-from rdejax.models.base import Features, State, System
-from rdejax.propagate import one_frame
+from rdejax.models.matching import Features, State, System
+from rdejax.propagate.blocks import one_frame
 from rdejax.train.config import LossConfig
 from rdejax.train.losses import (
     bootstrap_fraction,

@@ -10,15 +10,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rdejax.data.open import Source, open_source
-from rdejax.data.pipeline import clip_loader
-from rdejax.datasets import Sequence
+from rdejax.data.loader import clip_loader
+from rdejax.data.sources.spec import Source, open_source
 from rdejax.errors import RdejaxError
-from rdejax.io.report import note
+from rdejax.infer.progress import note
+from rdejax.io.datasets import Sequence
 from rdejax.models import System
 from rdejax.models.weights import save_weights
 from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import TrainConfig
+from rdejax.train.initial_weights import build_model, create_system
 from rdejax.train.metrics import Window, all_finite, kept
 from rdejax.train.monitor import Clock, Monitor
 from rdejax.train.parallel import (
@@ -30,9 +31,8 @@ from rdejax.train.parallel import (
 )
 from rdejax.train.pictures import contact_sheet
 from rdejax.train.plan import plan_lines
-from rdejax.train.start import build_model, create_system
+from rdejax.train.signals import Agreement, Stopped, StopSignals
 from rdejax.train.step import TrainState, init_state, make_predict, make_step, merge
-from rdejax.train.stopping import Agreement, Stopped, StopSignals
 from rdejax.train.validate import validate, validation_sequences
 from rdejax.train.workdir import (
     as_json,

@@ -16,7 +16,7 @@ def contact_sheet(
     """Input, truth and prediction side by side, one row a frame, the clips next to one another.
 
     Args:
-      batch: see `rdejax.data.clips.make_clip`, with a leading axis of clips.
+      batch: see `rdejax.data.clips.from_images.make_clip`, with a leading axis of clips.
       predicted: ids of the frames after the first, whose (perturbed) mask was given: that is what
         is shown as its prediction.
       clips: at most this many of them.

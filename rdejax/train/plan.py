@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 
-from rdejax.data.open import Source
-from rdejax.data.pipeline import sizes
-from rdejax.data.synthetic import ProceduralImages
-from rdejax.data.videos import VideoSource
+from rdejax.data.loader import sizes
+from rdejax.data.sources.spec import Source
+from rdejax.data.sources.videos import VideoSource
+from rdejax.data.synthetic.images import ProceduralImages
 from rdejax.models import System
 from rdejax.train.config import TrainConfig
 from rdejax.train.step import TrainState

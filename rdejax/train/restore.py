@@ -9,7 +9,7 @@ from rdejax.errors import RdejaxError
 from rdejax.models import System
 from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import TrainConfig, config_from_dict
-from rdejax.train.start import create_system
+from rdejax.train.initial_weights import create_system
 from rdejax.train.step import init_state, merge
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from rdejax.models.base import System
+from rdejax.models.matching import System
 from rdejax.nn.layers import Frozen
 from rdejax.train.clip import batch_loss, clip_outputs
 from rdejax.train.config import OptimizerConfig, TrainConfig
@@ -173,7 +173,7 @@ def make_update(model: System, config: TrainConfig) -> Callable[..., tuple[Train
 
     def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
         if config.video.on_device:
-            from rdejax.data.device_augment import augment_batch
+            from rdejax.data.clips.augment_on_device import augment_batch
 
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
             batch = augment_batch(key, batch, config.video)

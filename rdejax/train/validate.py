@@ -11,16 +11,16 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rdejax.api import stream
-from rdejax.datasets import Sequence, list_sequences
 from rdejax.errors import RdejaxError
 from rdejax.evaluate.davis import DATASETS, evaluate_sequences
-from rdejax.io.benchmark import read_given
+from rdejax.infer.dataset import read_given
+from rdejax.infer.video import Written, fitting_chunk, run_stream
+from rdejax.io.datasets import Sequence, list_sequences
 from rdejax.io.masks import write_mask
-from rdejax.io.pipeline import AsyncWriter
-from rdejax.io.segment import Written, fitting_chunk, run_stream
+from rdejax.io.threads import AsyncWriter
 from rdejax.io.video import FolderFrames
 from rdejax.models import System
-from rdejax.slots import plan_layout
+from rdejax.propagate.slots import plan_layout
 from rdejax.train.config import ValidateConfig
 
 # What infer.py takes for systems without a size of their own.

@@ -13,7 +13,7 @@ import jax
 
 import rdejax
 from rdejax.errors import RdejaxError
-from rdejax.io.files import write_json
+from rdejax.files import write_json
 from rdejax.train.checkpoints import Checkpoints
 from rdejax.train.config import TrainConfig
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
-from rdejax.geometry import Geometry
 from rdejax.io.overlay import render_overlay
+from rdejax.propagate.geometry import Geometry
 from rdejax.visualize.grid import Picture, fit, grid, outlined
 from rdejax.visualize.strides import spread
 from rdejax.visualize.style import TILE, distinct_colours

@@ -9,12 +9,12 @@ import numpy as np
 import tyro
 
 import rdejax
+from rdejax.cli import name_and_value
 from rdejax.errors import RdejaxError
 from rdejax.io.masks import GivenMasks, load_given_masks
 from rdejax.io.overlay import render_overlay
 from rdejax.io.video import FrameSource, open_frames
-from rdejax.models.base import System
-from rdejax.named_values import name_and_value
+from rdejax.models.matching import System
 from rdejax.visualize.bases import base_rows
 from rdejax.visualize.commands_frames import Frames, Image, Video, all_numbers, check_tile
 from rdejax.visualize.embeddings import embedding_rows

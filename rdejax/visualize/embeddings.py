@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from rdejax.geometry import Geometry
+from rdejax.propagate.geometry import Geometry
 from rdejax.visualize.grid import Picture, fit, grid, outlined
 from rdejax.visualize.pca import fit_basis
 from rdejax.visualize.strides import spread

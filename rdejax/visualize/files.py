@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rdejax.datasets import MASK_SUFFIXES, list_files
 from rdejax.errors import RdejaxError
-from rdejax.io.files import atomic, read_json
+from rdejax.files import atomic, read_json
+from rdejax.io.datasets import MASK_SUFFIXES, list_files
 from rdejax.io.masks import MaskReader
 from rdejax.io.video import FrameSource
 from rdejax.visualize.style import chart_style

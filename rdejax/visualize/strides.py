@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from rdejax.geometry import Geometry
+from rdejax.propagate.geometry import Geometry
 
 STRIDE = 16
 

@@ -1,6 +1,6 @@
 """A system's memory while it goes through a video, for looking at.
 
-The frames go through `rdejax.streaming.Stream`, one by one: what is shown is what inference does.
+The frames go through a `Stream`, one by one: what is shown is what inference does.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ import numpy as np
 from jaxtyping import Array, UInt8
 
 from rdejax.errors import RdejaxError
-from rdejax.geometry import Geometry
 from rdejax.memory.bank import BankMemory
 from rdejax.memory.ema_family import FrameState
 from rdejax.memory.protocol import MemoryRule
-from rdejax.models.base import System
-from rdejax.propagate import prepare
-from rdejax.slots import plan_layout, starting_ids
-from rdejax.streaming import Stream
+from rdejax.models.matching import System
+from rdejax.propagate.blocks import prepare
+from rdejax.propagate.geometry import Geometry
+from rdejax.propagate.slots import plan_layout, starting_ids
+from rdejax.propagate.stream import Stream
 
 
 @dataclasses.dataclass(frozen=True)

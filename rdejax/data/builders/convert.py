@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from rdejax.data.open import open_source, parse
-from rdejax.data.sources import StaticFolder, StaticImages
-from rdejax.data.tfds_source import import_tfds
-from rdejax.data.videos import VideoFolder, VideoSource
+from rdejax.data.sources.images import StaticFolder, StaticImages
+from rdejax.data.sources.spec import open_source, parse
+from rdejax.data.sources.tfds import import_tfds
+from rdejax.data.sources.videos import VideoFolder, VideoSource
 from rdejax.errors import RdejaxError
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def convert(
     with ids as grey values. A data set is whole or not there.
 
     Args:
-      specs: see `rdejax.data.open.open_source`; the split is what follows "@", or "train".
+      specs: see `rdejax.data.sources.spec.open_source`; the split is what follows "@", or "train".
       output: TFDS's data_dir; the data set goes into OUTPUT/NAME/1.0.0.
       name: of the data set; made of the first specification by default.
       skip_bad: leave unusable sequences and images out, with a warning, instead of raising.

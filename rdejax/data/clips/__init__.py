@@ -1,0 +1,1 @@
+"""Clips of images and videos, moved and augmented."""

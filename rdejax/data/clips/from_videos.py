@@ -1,0 +1,198 @@
+"""One training clip from a video: frames some way apart, warped and coloured alike."""
+
+import cv2
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from rdejax.data.clips.augment import (
+    chain,
+    draw_affine,
+    draw_colour,
+    draw_crop,
+    draw_frame_colour,
+    draw_frame_warp,
+    reduce_shortest,
+    source_maps,
+    warp_image,
+    warp_labels,
+)
+from rdejax.data.clips.curriculum import max_gap
+from rdejax.data.clips.perturb import perturb_mask
+from rdejax.data.config import ClipConfig, VideoConfig
+from rdejax.data.sources.videos import VideoSource
+from rdejax.errors import RdejaxError
+
+_SEQUENCES = 10  # sequences tried before none with a usable object is an error
+
+
+class NoObjectError(RdejaxError):
+    """Nothing that could be followed was found, though every file could be read."""
+
+
+def draw_frames(
+    rng: np.random.Generator, length: int, count: int, gap: int, reverse: float
+) -> Int[np.ndarray, " count"]:
+    """Numbers of the frames of a clip, in the clip's order.
+
+    Neighbours lie 1 to `gap` apart, less in a video too short for that; one with fewer frames than
+    the clip is run through to and fro.
+
+    Args:
+      rng: random generator.
+      length: frames of the video, 2 or more.
+      count: frames of the clip.
+      gap: largest gap.
+      reverse: probability that time runs backwards.
+
+    Raises:
+      RdejaxError: a video of one frame.
+    """
+    if length < 2:
+        raise RdejaxError(f"{length} frames with a mask; a clip needs two")
+    if length < count:
+        turn = 2 * (length - 1)
+        phase = (rng.integers(turn) + np.arange(count)) % turn
+        frames = np.minimum(phase, turn - phase)
+    else:
+        gap = min(gap, (length - 1) // max(1, count - 1))
+        offsets = np.concatenate([[0], np.cumsum(rng.integers(1, gap + 1, count - 1))])
+        frames = rng.integers(0, length - offsets[-1]) + offsets
+    return frames[::-1] if rng.random() < reverse else frames
+
+
+def choose_objects(
+    rng: np.random.Generator,
+    labels: UInt8[np.ndarray, "h w"],
+    objects: int,
+    least: float,
+    most: float,
+) -> UInt8[np.ndarray, " n"]:
+    """Ids of up to `objects` of those that cover `least` to `most` pixels, in random order."""
+    area = np.bincount(labels.ravel(), minlength=256)
+    area[0] = 0
+    found = np.flatnonzero((area >= max(1.0, least)) & (area <= most))
+    return rng.permutation(found)[:objects].astype(np.uint8)
+
+
+def make_video_clip(
+    rng: np.random.Generator,
+    source: VideoSource,
+    clip: ClipConfig,
+    video: VideoConfig,
+    progress: float = 0.0,
+) -> dict[str, np.ndarray]:
+    """A clip cut from a random video of a source (STM's, STCN's and RDE-VOS's main training).
+
+    Of the objects that the first frame shows, after cropping, random ones fill the slots, as many
+    as there are; the others are background. Later frames may show none of them.
+
+    Args:
+      rng: random generator; together with the source and `progress` it determines the clip.
+      source: the videos.
+      clip: frames, size, objects and perturb.
+      video: the rest.
+      progress: step / steps, for the curriculum.
+
+    Returns:
+      As `from_images.make_clip`'s: frames uint8 [t, s, s, 3]; labels uint8 [t, s, s];
+      perturbed uint8 [o, s, s]; valid bool [o]. The first slot is always filled.
+
+    Raises:
+      RdejaxError: a frame that cannot be used.
+      NoObjectError: no object of a size in [min_area, max_area] was found.
+    """
+    index = 0
+    for _ in range(_SEQUENCES):
+        index = int(rng.integers(len(source)))
+        for _ in range(video.tries):
+            made = _try(rng, source, index, clip, video, progress)
+            if made is not None:
+                return made
+    raise NoObjectError(
+        f"{_SEQUENCES} sequences in a row, the last {source.name(index)}, show no object of "
+        f"{100 * video.min_area:g} to {100 * video.max_area:g} % of a clip's first frame; lower "
+        "video.min_area, raise video.max_area or leave such sequences out"
+    )
+
+
+def _try(
+    rng: np.random.Generator,
+    source: VideoSource,
+    index: int,
+    clip: ClipConfig,
+    video: VideoConfig,
+    progress: float,
+) -> dict[str, np.ndarray] | None:
+    """A clip of one sequence; None if its first frame shows no object of the right size."""
+    gap = max_gap(progress, video.gaps, video.phases, source.spacing)
+    length = source.length(index)
+    if length < 2:
+        raise RdejaxError(f"{source.name(index)}: {length} frames with a mask; a clip needs two")
+    chosen = [int(f) for f in draw_frames(rng, length, clip.frames, gap, video.reverse)]
+    read = {chosen[0]: reduce_shortest(*source.read(index, chosen[0]), video.shortest)}
+    ids = read[chosen[0]][1]
+    sequence = _draw_sequence_warp(rng, ids, clip.size, video)
+    if sequence is None:
+        return None
+    warps = [draw_frame_warp(rng, clip.size, video) for _ in chosen]
+    maps = [source_maps(clip.size, sequence, *warp) for warp in warps]
+    # Only the first frame is decoded before it is known that it will do.
+    area = clip.size**2
+    first = warp_labels(ids, *maps[0])
+    objects = choose_objects(rng, first, clip.objects, video.min_area * area, video.max_area * area)
+    if not len(objects):
+        return None
+    for frame in chosen:
+        if frame not in read:
+            read[frame] = reduce_shortest(*source.read(index, frame), video.shortest)
+            _same_size(read[frame][1], ids, source.name(index), frame)
+    frames = np.stack([warp_image(read[f][0], *m) for f, m in zip(chosen, maps, strict=True)])
+    labels = np.stack([warp_labels(read[f][1], *m) for f, m in zip(chosen, maps, strict=True)])
+    return _finish(rng, frames, labels, objects, clip, video)
+
+
+def _draw_sequence_warp(
+    rng: np.random.Generator, ids: np.ndarray, size: int, video: VideoConfig
+) -> np.ndarray | None:
+    """Affine map and crop about a random pixel of a random object; None if there is no object."""
+    height, width = ids.shape
+    present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[1:]) + 1
+    if not len(present):
+        return None
+    pixels = np.flatnonzero(ids == rng.choice(present))
+    y, x = divmod(int(pixels[rng.integers(len(pixels))]), width)
+    canvas = draw_affine(rng, width, height, video)
+    focus = np.linalg.inv(canvas) @ np.array([x, y, 1.0])
+    return canvas @ draw_crop(rng, width, height, (focus[0], focus[1]), size, video.crop)
+
+
+def _same_size(ids: np.ndarray, first: np.ndarray, name: str, frame: int) -> None:
+    if ids.shape != first.shape:
+        raise RdejaxError(
+            f"{name}: annotated frame {frame} is {ids.shape[1]}x{ids.shape[0]}, another "
+            f"{first.shape[1]}x{first.shape[0]}; make the frames of a sequence the same size"
+        )
+
+
+def _finish(
+    rng: np.random.Generator,
+    frames: np.ndarray,
+    labels: np.ndarray,
+    objects: np.ndarray,
+    clip: ClipConfig,
+    video: VideoConfig,
+) -> dict[str, np.ndarray]:
+    """Colours, labels in slot order, imperfect first masks."""
+    if not video.on_device:
+        common = draw_colour(rng, video)
+        for frame in frames:
+            frame[:] = cv2.transform(frame, chain(common, draw_frame_colour(rng, video)))
+    slots = np.zeros(256, np.uint8)
+    slots[objects] = np.arange(1, len(objects) + 1)
+    labels = slots[labels]
+    masks = [
+        perturb_mask(rng, (labels[0] == o + 1).astype(np.uint8), clip.perturb)
+        for o in range(clip.objects)
+    ]
+    valid = np.arange(clip.objects) < len(objects)
+    return {"frames": frames, "labels": labels, "perturbed": np.stack(masks), "valid": valid}

@@ -1,0 +1,215 @@
+"""Videos with masks, frame by frame."""
+
+import logging
+import statistics
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from rdejax.data.sources.decoding import VOID, read_labels, read_rgb, same_size, settle_void
+from rdejax.data.sources.video_layouts import Place, VideoSet, find_videos
+from rdejax.errors import RdejaxError
+
+_log = logging.getLogger(__name__)
+_NAMED = 5  # sequences that an error or a warning names
+_LISTED = 2000  # sequences of a large data set whose file names are kept
+_LOOKED_AT = 5  # masks looked at to learn what a sequence's value 255 means
+
+Files = tuple[tuple[str, str], ...]
+
+
+@runtime_checkable
+class VideoSource(Protocol):
+    """Sequences of frames with masks.
+
+    Picklable, since worker processes get copies, and cheap to construct; only `read` decodes.
+
+    Attributes:
+      spacing: video frames between neighbouring annotated frames.
+      repeat: how much likelier than its number of sequences the source is to be drawn from.
+    """
+
+    spacing: int
+    repeat: int
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Name of a sequence."""
+        ...
+
+    def length(self, index: int) -> int:
+        """Number of frames with a mask, 2 or more."""
+        ...
+
+    def read(
+        self, index: int, frame: int
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+        """An image, RGB, and its ids, 0 for background; `frame` counts frames with a mask.
+
+        Raises:
+          RdejaxError: a file that cannot be used, which it names.
+        """
+        ...
+
+
+class VideoFolder:
+    """A `VideoSource` of image files.
+
+    An id means the same object in all frames of a sequence. 255 is void, unless the sequence's
+    masks hold nothing else: then it is the object, with id 1.
+
+    Args:
+      videos: what `find_videos` found.
+      skip_bad: leave sequences without two frames with masks out, with a warning that names them,
+        instead of raising.
+
+    Raises:
+      RdejaxError: such a sequence, or no sequence at all. Very large data sets (BL30K) are not
+        looked through, and raise when the sequence is read.
+    """
+
+    def __init__(self, videos: VideoSet, *, skip_bad: bool = False):
+        self.kind, self.root, self.repeat = videos.kind, videos.root, videos.repeat
+        self._merge = videos.merge
+        self._places = videos.places
+        self._files: dict[int, Files] = {}
+        self._binary: dict[int, bool] = {}
+        self.spacing = videos.spacing or 1
+        if not videos.lazy:
+            gaps = self._list_all(skip_bad)
+            if videos.spacing is None and gaps:
+                self.spacing = max(1, round(statistics.median(gaps)))
+        if not self._places:
+            raise RdejaxError(f"{self.root}: no sequence with two frames with masks")
+
+    @classmethod
+    def davis(
+        cls, root: str | Path, year: int = 2017, split: str = "train", *, skip_bad: bool = False
+    ) -> "VideoFolder":
+        """DAVIS 2016 (all objects are one) or 2017, with the sequences of a list in ImageSets/."""
+        return cls(find_videos(f"davis{year}", root, split), skip_bad=skip_bad)
+
+    @classmethod
+    def youtube_vos(
+        cls, root: str | Path, split: str = "train", *, skip_bad: bool = False
+    ) -> "VideoFolder":
+        """YouTube-VOS, whose every fifth frame has a mask."""
+        return cls(find_videos("youtube-vos", root, split), skip_bad=skip_bad)
+
+    @classmethod
+    def bl30k(cls, root: str | Path, split: str | None = None) -> "VideoFolder":
+        """BL30K, merged or in parts."""
+        return cls(find_videos("bl30k", root, split))
+
+    @classmethod
+    def folder(
+        cls, root: str | Path, split: str | None = None, *, skip_bad: bool = False
+    ) -> "VideoFolder":
+        """JPEGImages/<sequence>/ and Annotations/<sequence>/, perhaps with masks of few frames."""
+        return cls(find_videos("folder", root, split), skip_bad=skip_bad)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def name(self, index: int) -> str:
+        """Name of the sequence's folder."""
+        return self._places[index].name
+
+    def length(self, index: int) -> int:
+        """Number of frames with a mask, 2 or more.
+
+        Raises:
+          RdejaxError: fewer, in a data set that was not looked through.
+        """
+        return len(self._list(index))
+
+    def files(self, index: int, frame: int) -> tuple[Path, Path]:
+        """Image and mask file of a frame with a mask."""
+        image, mask = self._list(index)[frame]
+        place = self._places[index]
+        return place.frames / image, place.masks / mask
+
+    def read(
+        self, index: int, frame: int
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+        """See `VideoSource.read`."""
+        image_path, mask_path = self.files(index, frame)
+        image, labels = read_rgb(image_path), read_labels(mask_path)
+        same_size(image, labels, str(mask_path))
+        binary = holds_void_only(labels) and self._is_binary(index)
+        return image, settle_void(labels, binary=binary, merge=self._merge)
+
+    def __repr__(self) -> str:
+        return f"VideoFolder({self.kind}, {str(self.root)!r}, sequences={len(self)})"
+
+    def _is_binary(self, index: int) -> bool:
+        if index not in self._binary:
+            masks = [self.files(index, i)[1] for i in range(self.length(index))]
+            step = max(1, len(masks) // _LOOKED_AT)
+            self._binary[index] = all_void_only(read_labels(path) for path in masks[::step])
+        return self._binary[index]
+
+    def _list_all(self, skip_bad: bool) -> list[int]:
+        """Lists every sequence, and leaves out bad ones; gaps between frames with masks."""
+        bad: list[str] = []
+        good: list[Place] = []
+        gaps: list[int] = []
+        for place in self._places:
+            try:
+                files, apart = _list_place(place)
+            except RdejaxError as error:
+                bad.append(str(error))
+                continue
+            self._files[len(good)] = files
+            good.append(place)
+            gaps += apart
+        if bad:
+            more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+            text = "; ".join(bad[:_NAMED]) + more
+            if not skip_bad:
+                raise RdejaxError(f"{text} (--skip-bad leaves such sequences out)")
+            _log.warning("skipped %d sequences: %s", len(bad), text)
+        self._places = tuple(good)
+        return gaps
+
+    def _list(self, index: int) -> Files:
+        files = self._files.get(index)
+        if files is None:
+            files = _list_place(self._places[index])[0]
+            # Threads may do so at the same time: each operation is atomic, and a key may be gone.
+            while len(self._files) >= _LISTED:
+                self._files.pop(next(iter(list(self._files))), None)
+            self._files[index] = files
+        return files
+
+
+def holds_void_only(labels: np.ndarray) -> bool:
+    """Whether a mask holds 255 and no other object."""
+    return bool((labels == VOID).any()) and not ((labels > 0) & (labels < VOID)).any()
+
+
+def all_void_only(masks) -> bool:
+    """Whether no mask holds an object other than 255."""
+    return not any(((labels > 0) & (labels < VOID)).any() for labels in masks)
+
+
+def too_short(name: str, annotated: int) -> RdejaxError:
+    """The error for a sequence that no clip can be cut from."""
+    return RdejaxError(f"{name}: {annotated} frames with a mask; a clip needs two")
+
+
+def _list_place(place: Place) -> tuple[Files, list[int]]:
+    frames, masks = place.list()
+    for folder, found in ((place.frames, frames), (place.masks, masks)):
+        if not found and not folder.is_dir():
+            raise RdejaxError(f"{folder}: no such folder")
+    at = [i for i, stem in enumerate(frames) if stem in masks]
+    if len(at) < 2:
+        raise too_short(str(place.masks), len(at))
+    files = tuple((p.name, masks[stem].name) for stem, p in frames.items() if stem in masks)
+    return files, [b - a for a, b in zip(at, at[1:], strict=False)]

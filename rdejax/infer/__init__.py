@@ -1,0 +1,1 @@
+"""The whole inference program: files in, masks and overlay out."""

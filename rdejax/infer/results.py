@@ -1,0 +1,218 @@
+"""The result folder of one video: whole, or visibly unfinished.
+
+While a run is under way everything lies in `OUT/unfinished`:
+
+    run.json           what is being run, and how far masks and stream state are saved
+    masks/, overlay.mp4, stream-<frames>.*
+
+When the last frame is written, `summary.json` is put there, the results are moved up to
+`OUT/masks` and `OUT/overlay.mp4`, and `OUT/summary.json` comes last: it exists if and only if the
+result is whole. A run that dies anywhere in between continues where it was.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rdejax.errors import RdejaxError
+from rdejax.files import read_json, write_json
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far an unfinished run got.
+
+    Attributes:
+      frames: frames whose masks are written.
+      state: file of the stream's state after them; None at the start.
+      seconds: time spent on them, compilation included.
+      compile_seconds: time spent compiling.
+      compilations: number of compilations.
+    """
+
+    frames: int = 0
+    state: Path | None = None
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    compilations: int = 0
+
+
+class ResultFolder:
+    """`OUT` of one video.
+
+    Attributes:
+      path: the folder.
+      masks: folder to write masks to while the run is unfinished.
+      overlay: file to write the overlay to while the run is unfinished.
+      finished: the summary of the whole result that is there already, or None.
+      progress: where to start otherwise.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        run: dict[str, Any],
+        names: Sequence[str],
+        *,
+        version: str,
+        overwrite: bool = False,
+        inputs: Sequence[Path] = (),
+    ):
+        """Looks at what is there and prepares the unfinished folder.
+
+        Args:
+          path: the result folder; made if missing.
+          run: everything that decides the result (JSON values), to tell same runs from others.
+          names: frame names.
+          version: of this library; an unfinished run of another version starts again.
+          overwrite: replace a whole result of another run.
+          inputs: files and folders that must not be overwritten.
+
+        Raises:
+          RdejaxError: the folder holds the result of another run, or files that are no result of
+            this library, or the inputs.
+          OSError: the folder cannot be made.
+        """
+        self.path = Path(path)
+        self._work = self.path / "unfinished"
+        self.masks = self._work / "masks"
+        self.overlay = self._work / "overlay.mp4"
+        self._run = json.loads(json.dumps(run))
+        self._version = version
+        self.progress = Progress()
+        _refuse_file(self.path)
+        for given in inputs:
+            if given.resolve().is_relative_to((self.path / "masks").resolve()):
+                raise RdejaxError(
+                    f"{given}: this input lies where the results go; choose another --output"
+                )
+        if (self._work / "summary.json").exists():
+            self._move_up()
+        self.finished = self._check_existing(names, overwrite)
+        if self.finished is None:
+            self._prepare(names)
+
+    def checkpoint(self, progress: Progress, save: Callable[[Path], object]) -> None:
+        """Records that `progress.frames` masks are written.
+
+        Args:
+          progress: new state of affairs; its `state` is set here.
+          save: writes the stream's state to the path it is given (a file or a folder).
+        """
+        old = self.progress.state
+        progress.state = self._work / f"stream-{progress.frames}.safetensors"
+        save(progress.state)
+        self._write_progress(progress)
+        if old is not None and old != progress.state:
+            _remove(old)
+
+    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Moves the results to their final names; returns the summary as written."""
+        summary = {**summary, "run": self._run}
+        write_json(self._work / "summary.json", summary)
+        self._move_up()
+        return summary
+
+    def _check_existing(self, names: Sequence[str], overwrite: bool) -> dict[str, Any] | None:
+        file = self.path / "summary.json"
+        summary = read_json(file)
+        if summary is None or "run" not in summary:
+            strange = [
+                item
+                for item in (file, self.path / "masks", self.path / "overlay.mp4")
+                if item.exists()
+            ]
+            if strange:
+                raise RdejaxError(
+                    f"{strange[0]}: exists and is not a finished result of infer.py; move it away "
+                    "or choose another --output"
+                )
+            return None
+        if overwrite:
+            return None
+        differing = describe_difference(summary["run"], self._run)
+        if differing:
+            raise RdejaxError(
+                f"{self.path}: holds the result of another run ({differing}); pass --overwrite to "
+                "replace it or choose another --output"
+            )
+        # Someone may have deleted masks since; then it is no longer whole.
+        kept = {item.stem for item in (self.path / "masks").glob("*.png")}
+        if len(kept.intersection(names)) < summary.get("frames", len(names)):
+            return None
+        return summary
+
+    def _prepare(self, names: Sequence[str]) -> None:
+        if self._work.exists():
+            record = read_json(self._work / "run.json")
+            if record is None:
+                raise RdejaxError(
+                    f"{self._work}: exists and is no unfinished run of infer.py; move it away or "
+                    "choose another --output"
+                )
+            progress = self._read_progress(record, names)
+            if progress is not None:
+                self.progress = progress
+                return
+            shutil.rmtree(self._work)
+        self._work.mkdir(parents=True)
+        self._write_progress(Progress())
+        self.masks.mkdir()
+
+    def _read_progress(self, record: dict[str, Any], names: Sequence[str]) -> Progress | None:
+        if record.get("run") != self._run or record.get("version") != self._version:
+            return None
+        values = record["progress"]
+        if not values["frames"] or not values["state"]:
+            return None
+        state = self._work / values["state"]
+        written = {item.stem for item in self.masks.glob("*.png")}
+        if not state.exists() or not written.issuperset(names[: values["frames"]]):
+            return None
+        return Progress(**{**values, "state": state})
+
+    def _write_progress(self, progress: Progress) -> None:
+        values = dataclasses.asdict(progress)
+        values["state"] = progress.state.name if progress.state else None
+        record = {"version": self._version, "run": self._run, "progress": values}
+        write_json(self._work / "run.json", record)
+        self.progress = progress
+
+    def _move_up(self) -> None:
+        """Replaces the old result by the unfinished folder's; may be repeated after a crash."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+        if self.masks.exists():
+            if (self.path / "masks").exists():
+                shutil.rmtree(self.path / "masks")
+            os.replace(self.masks, self.path / "masks")
+            (self.path / "overlay.mp4").unlink(missing_ok=True)
+        if self.overlay.exists():
+            os.replace(self.overlay, self.path / "overlay.mp4")
+        os.replace(self._work / "summary.json", self.path / "summary.json")
+        shutil.rmtree(self._work)
+
+
+def describe_difference(old: Any, new: Any, name: str = "") -> str:
+    """Names the first settings in which two runs differ, as "every 3 -> 5"; empty if none."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = []
+        for key in dict.fromkeys([*new, *old]):
+            parts.append(describe_difference(old.get(key), new.get(key), key))
+        return ", ".join([part for part in parts if part][:3])
+    return "" if old == new else f"{name} {old} -> {new}"
+
+
+def _refuse_file(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise RdejaxError(f"{path}: is a file; --output must be a folder")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,306 @@
+"""One video through one stream into files, with decoding and writing beside the compute."""
+
+import contextlib
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from rdejax.errors import RdejaxError
+from rdejax.infer.results import Progress, ResultFolder
+from rdejax.infer.timing import CompileClock
+from rdejax.io.masks import GivenMasks, IdMask, write_mask
+from rdejax.io.overlay import VideoWriter, render_overlay
+from rdejax.io.threads import AsyncWriter, Prefetcher, chunked
+from rdejax.io.video import Frame, FrameSource
+
+DEFAULT_FPS = 24
+# Frames of this many bytes at most are decoded into one chunk.
+_CHUNK_BYTES = 256 << 20
+_CHECKPOINT_SECONDS = 30.0
+
+OnFrames = Callable[[int], object]
+
+
+class Stream(Protocol):
+    """What is needed of `rdejax.stream(model)`."""
+
+    def push(
+        self,
+        frames: UInt8[np.ndarray, "n h w 3"],
+        masks: dict[int, IdMask] | None = None,
+    ) -> UInt8[np.ndarray, "n h w"]:
+        """Segments the next frames."""
+        ...
+
+    @property
+    def objects(self) -> list[int]:
+        """Ids that have appeared."""
+        ...
+
+    def save(self, path: str | Path) -> object:
+        """Writes the state; there must be an object."""
+        ...
+
+    def restore(self, path: str | Path) -> object:
+        """Reads the state."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A finished mask on its way to the disk."""
+
+    name: str
+    frame: Frame
+    mask: IdMask
+
+
+def run_stream(
+    stream: Stream,
+    frames: Iterator[tuple[str, Frame]],
+    given: Mapping[int, IdMask],
+    write: Callable[[Written], object],
+    *,
+    chunk: int,
+    start: int = 0,
+    after: OnFrames = lambda done: None,
+    where: str | Path = "the video",
+) -> int:
+    """Pushes frames through a stream, chunk by chunk.
+
+    Args:
+      stream: what segments.
+      frames: (name, frame) from frame number `start` on; consumed in a thread.
+      given: frame number -> mask.
+      write: takes every result, in order, on this thread.
+      chunk: frames per call of the stream; the first call gets one more, because blocks of frames
+        that share a memory begin after frame 0. A multiple of `every` cuts no block in two.
+      start: number of the first frame.
+      after: called with the number of frames done after each chunk.
+      where: the video's name, for error messages.
+
+    Returns:
+      Number of frames of the whole video.
+
+    Raises:
+      RdejaxError: a given mask lies behind the last frame; what `frames` raises.
+    """
+    done = start
+    # Two chunks ahead: one being cut off the queue, one being decoded meanwhile.
+    with Prefetcher(frames, depth=2 * chunk) as decoded:
+        for group in chunked(decoded, chunk, first=None if start else chunk + 1):
+            masks = {i - done: given[i] for i in given if done <= i < done + len(group)}
+            results = stream.push(np.stack([frame for _, frame in group]), masks or None)
+            for (name, frame), mask in zip(group, np.asarray(results), strict=True):
+                write(Written(name, frame, mask))
+            done += len(group)
+            after(done)
+    late = [index for index in given if index >= done]
+    if late:
+        raise RdejaxError(
+            f"{where}: a mask is given for frame {min(late)}, but only {done} frames could be "
+            "decoded; remove that mask or repair the video"
+        )
+    return done
+
+
+class ResultWriter:
+    """Writes masks and, if asked, the overlay, in threads; a context manager."""
+
+    def __init__(self, folder: ResultFolder, size: tuple[int, int], overlay_fps: Fraction | None):
+        """Opens the overlay.
+
+        Args:
+          folder: where to write.
+          size: (H, W) of the frames.
+          overlay_fps: frame rate of the overlay; None writes none.
+        """
+        self._folder = folder
+        self._stack = contextlib.ExitStack()
+        self._masks: AsyncWriter[Written] = AsyncWriter(self._write_mask, 32, workers=2)
+        self._video = VideoWriter(folder.overlay, size, overlay_fps) if overlay_fps else None
+        self._painter: AsyncWriter[Written] | None = None
+
+    def __enter__(self) -> "ResultWriter":
+        # Left in reverse order: the overlay file is closed after its thread has ended.
+        if self._video is not None:
+            self._stack.enter_context(self._video)
+            self._painter = self._stack.enter_context(AsyncWriter(self._paint, 32))
+        self._stack.enter_context(self._masks)
+        return self
+
+    def __exit__(self, kind, value, trace) -> bool | None:
+        return self._stack.__exit__(kind, value, trace)
+
+    def write(self, item: Written) -> None:
+        """Queues one result."""
+        self._masks.put(item)
+        if self._painter is not None:
+            self._painter.put(item)
+
+    def begin(self, source: FrameSource, done: int) -> Iterator[tuple[str, Frame]]:
+        """The frames from number `done` on.
+
+        The overlay of a continued run is painted again from the masks that are there.
+        """
+        if self._painter is None:
+            return source.frames(done)
+        frames = source.frames()
+        for name, frame in itertools.islice(frames, done):
+            mask = read_ids(self._folder.masks / f"{name}.png")
+            self._painter.put(Written(name, frame, mask))
+        return frames
+
+    def flush_masks(self) -> None:
+        """Waits until all masks are on the disk."""
+        self._masks.flush()
+
+    def _write_mask(self, item: Written) -> None:
+        write_mask(self._folder.masks / f"{item.name}.png", item.mask)
+
+    def _paint(self, item: Written) -> None:
+        assert self._video is not None
+        self._video.write(render_overlay(item.frame, item.mask))
+
+
+class Checkpoints:
+    """Saves masks and stream state now and then, so that a killed run can go on."""
+
+    def __init__(self, folder: ResultFolder, clock: CompileClock, seconds: float):
+        """Starts counting time.
+
+        Args:
+          folder: whose progress is recorded; what it says now came before this run.
+          clock: compilation time of this run.
+          seconds: least time between two saves; 0 saves after every chunk.
+        """
+        self._folder = folder
+        self._clock = clock
+        self._before = folder.progress
+        self._begun = time.perf_counter()
+        self._wait = seconds
+        self._next = self._begun + seconds
+
+    def progress(self, done: int) -> Progress:
+        """Time and compilations so far, with those of earlier runs."""
+        return Progress(
+            frames=done,
+            seconds=self._before.seconds + time.perf_counter() - self._begun,
+            compile_seconds=self._before.compile_seconds + self._clock.seconds,
+            compilations=self._before.compilations + self._clock.count,
+        )
+
+    def after(self, done: int, stream: Stream, writer: ResultWriter) -> None:
+        """Saves if it is time to."""
+        begun = time.perf_counter()
+        # Before the first mask there is no state, and nothing to lose.
+        if begun < self._next or not stream.objects:
+            return
+        writer.flush_masks()
+        self._folder.checkpoint(self.progress(done), stream.save)
+        ended = time.perf_counter()
+        # A large state on a slow disk is saved less often: at most a tenth of the time.
+        self._next = ended + (max(self._wait, 9 * (ended - begun)) if self._wait else 0.0)
+
+
+def segment_to_folder(
+    make_stream: Callable[[], Stream],
+    source: FrameSource,
+    given: GivenMasks,
+    folder: ResultFolder,
+    *,
+    chunk: int,
+    overlay: bool = True,
+    fps: float | Fraction | None = None,
+    on_frames: OnFrames = lambda done: None,
+    checkpoint_seconds: float = _CHECKPOINT_SECONDS,
+) -> dict[str, Any]:
+    """Segments one video into its result folder, continuing an unfinished run.
+
+    Args:
+      make_stream: makes a new stream.
+      source: the video.
+      given: its masks.
+      folder: where results go; its `progress` says where to start.
+      chunk: frames per call of the stream.
+      overlay: write overlay.mp4 too.
+      fps: of the overlay; None takes the source's, or 24.
+      on_frames: told the number of frames done.
+      checkpoint_seconds: least time between two saves of the stream's state; 0 saves always.
+
+    Returns:
+      Facts for the summary, see `facts`.
+    """
+    stream = _restore(make_stream, folder)
+    start = folder.progress.frames
+    rate = Fraction(fps or source.fps or DEFAULT_FPS) if overlay else None
+    with CompileClock() as clock:
+        checkpoints = Checkpoints(folder, clock, checkpoint_seconds)
+        with ResultWriter(folder, source.size, rate) as writer:
+
+            def after(done: int) -> None:
+                on_frames(done)
+                checkpoints.after(done, stream, writer)
+
+            count = run_stream(
+                stream,
+                writer.begin(source, start),
+                given.masks,
+                writer.write,
+                chunk=chunk,
+                start=start,
+                after=after,
+                where=source.path,
+            )
+        return facts(checkpoints.progress(count))
+
+
+def facts(progress: Progress) -> dict[str, Any]:
+    """Timing for a summary; the rate leaves compilation out."""
+    steady = max(progress.seconds - progress.compile_seconds, 1e-9)
+    return {
+        "frames": progress.frames,
+        "seconds": round(progress.seconds, 3),
+        "compile_seconds": round(progress.compile_seconds, 3),
+        "compilations": progress.compilations,
+        "frames_per_second": round(progress.frames / steady, 3),
+    }
+
+
+def fitting_chunk(chunk: int, every: int, size: tuple[int, int]) -> int:
+    """Frames per call: about `chunk`, at most what fits in memory, a multiple of `every` if it can.
+
+    Args:
+      chunk: frames wanted.
+      every: interval of memorising; blocks of that many frames are computed together.
+      size: (H, W) of the frames.
+    """
+    chunk = max(1, min(chunk, _CHUNK_BYTES // (size[0] * size[1] * 3)))
+    return chunk // every * every or chunk
+
+
+def read_ids(path: Path) -> IdMask:
+    """Reads a mask that `write_mask` wrote."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def _restore(make_stream: Callable[[], Stream], folder: ResultFolder) -> Stream:
+    stream = make_stream()
+    if folder.progress.state is None:
+        return stream
+    try:
+        stream.restore(folder.progress.state)
+    except RdejaxError:
+        # The saved state does not fit any more: start again rather than stop.
+        folder.progress = Progress()
+        return make_stream()
+    return stream
