@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers_videos import seen
 
-from rdejax.data.clips.from_images import augment as host
-from rdejax.data.clips.from_images import augment_on_device as device
+from rdejax.data.clips import augment as host
+from rdejax.data.clips import augment_on_device as device
 from rdejax.data.clips.perturb import iou
 from rdejax.data.config import VideoConfig
 
