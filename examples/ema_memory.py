@@ -53,6 +53,8 @@ class EMAMemory(MemoryRule):
       RdejaxError: decay outside [0, 1).
     """
 
+    trained_with = {"top_k": None}
+
     def __init__(
         self,
         *,

@@ -42,6 +42,8 @@ class GatedMemory(MemoryRule):
       rngs: unused, every gate starts alike.
     """
 
+    trained_with = {"top_k": None}
+
     def __init__(
         self,
         *,

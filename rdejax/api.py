@@ -14,7 +14,7 @@ from rdejax.models import System, names
 from rdejax.models.registry import outline
 from rdejax.models.settings import Settings
 from rdejax.models.weights import FORMAT, load_into, read_weights, weights_of
-from rdejax.propagate.slots import plan_layout, starting_ids
+from rdejax.propagate.slots import starting_ids
 from rdejax.propagate.stream import Stream
 
 
@@ -145,9 +145,9 @@ def segment_video(
     starts = starting_ids(masks)
     if not starts:
         raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")
-    for name in set(options) & set(model.memory.object_inputs):
+    for name in set(options) & set(model.object_inputs):
         options[name] = _by_id(name, options[name], {i for ids in starts for i in ids})
-    video = Stream(model, layout=plan_layout([len(ids) for ids in starts]), **options)
+    video = Stream(model, **options)
     if return_probs:
         return video.push_probs(frames, masks)[1]
     return video.push(frames, masks)

@@ -42,6 +42,8 @@ class AverageMemory(MemoryRule):
       RdejaxError: decay outside [0, 1].
     """
 
+    trained_with = {"top_k": None}
+
     def __init__(
         self,
         *,

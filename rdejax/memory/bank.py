@@ -54,6 +54,9 @@ class BankMemory(MemoryRule):
       RdejaxError: `keep_every` below 1.
     """
 
+    trained_with = {"top_k": None}
+    keeps_frames = True
+
     def __init__(
         self,
         *,
@@ -114,13 +117,13 @@ class BankMemory(MemoryRule):
         """Frames in an unbounded bank after `count` writes: those that stay and the latest."""
         return jnp.minimum(count, (count + self.keep_every - 2) // self.keep_every + 1)
 
-    def capacity(self, writes: int) -> int:
+    def capacity_for(self, writes: int) -> int:
         """Frames to make room for: the next power of two, at least 4, at most `max_frames`."""
         later = -(-writes // self.keep_every)
         bucket = max(4, 1 << later.bit_length())
         return bucket if self.max_frames is None else max(2, min(bucket, self.max_frames))
 
-    def room(self, state: BankState) -> int:
+    def capacity(self, state: BankState) -> int:
         """Frames the arrays hold."""
         return state.key.shape[0]
 

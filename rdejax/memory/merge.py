@@ -36,7 +36,7 @@ class MergeState:
     updates: Int[Array, ""]
 
 
-def giving_way(
+def eviction_order(
     taken: Bool[Array, " m"],
     kept: Bool[Array, " m"],
     use: Int[Array, " m"],
@@ -133,6 +133,8 @@ class MergeMemory(MemoryRule):
         [0, 1].
     """
 
+    trained_with = {"top_k": None}
+
     def __init__(
         self,
         *,
@@ -203,7 +205,7 @@ class MergeMemory(MemoryRule):
         into = jnp.where(known, place, nowhere)
         use = state.use.at[place].add(1)
         kept = jnp.zeros(places, bool).at[into].set(True, mode="drop")
-        order = giving_way(taken[:places], kept, use, state.born, now)
+        order = eviction_order(taken[:places], kept, use, state.born, now)
         at = jnp.where(known, nowhere, order[jnp.cumsum(~known) - 1])
 
         def update(stored: Array, new: Array) -> Array:

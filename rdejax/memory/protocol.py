@@ -3,7 +3,7 @@
 A rule holds settings and, if it learns anything, Flax modules. It never holds state: the state is a
 pytree of static shapes that goes in and comes out of three pure functions. A rule sees the objects
 of one *group*: those whose first mask came in the same frame, so that they share every key. (A
-video whose objects enter at several times has several groups; `rdejax.models.matching` maps a rule
+video whose objects enter at several times has several groups; `rdejax.models.grouped` maps a rule
 over them, and a rule never notices.)
 
 Writing one: subclass `MemoryRule`, decorate it with `rdejax.memory.registry.register("name")` and
@@ -11,6 +11,8 @@ put the file into `rdejax/memory/`; or put it anywhere and name the file itself
 (`--memory path/to/file.py`). No other file has to change.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import flax.struct
@@ -51,10 +53,22 @@ class MemoryRule(nnx.Module):
       object_inputs: names of what `segment_video` and `stream` may be given for each object beside
         its mask, an array [objects, ...] each, ascending by id; `init` gets it in `Masks.given`.
       features: channels that `read` gives after the values; systems with no use for them cut them.
+      recurrent: whether `read` changes the state (it counts usage, say). Such a rule reads one real
+        frame at a time, n = 1, in the order of time; others read a whole block at once.
+      trained_with: settings that training puts in place of the rule's own, by name, such as a full
+        softmax in place of a top-k.
+      similarity: how `read` compares keys, by its name in `rdejax.memory.affinity`; a bank that
+        teaches the rule compares them alike.
+      keeps_frames: whether `read` finds every memorised frame as it was written, as in a bank: then
+        another bank has nothing to teach.
     """
 
     object_inputs: tuple[str, ...] = ()
     features: int = 0
+    recurrent: bool = False
+    trained_with: Mapping[str, Any] = MappingProxyType({})
+    similarity: str = "l2"
+    keeps_frames: bool = False
 
     def __init__(self, *, key_channels: int, value_channels: int, rngs: nnx.Rngs, **settings: Any):
         raise NotImplementedError
@@ -80,8 +94,7 @@ class MemoryRule(nnx.Module):
           query: [n, h, w, ck], keys of the frames.
 
         Returns:
-          Readout [n, o, h, w, cv (or more)] and the state, for rules that count usage; others
-          return it unchanged.
+          Readout [n, o, h, w, cv (or more)] and the state, changed by `recurrent` rules only.
         """
         raise NotImplementedError
 
@@ -97,7 +110,7 @@ class MemoryRule(nnx.Module):
         raise NotImplementedError
 
     def as_trained(self) -> Self:
-        """The rule as training reads it: by default with a full softmax in place of a top-k.
+        """The rule as training reads it, by default with the settings in `trained_with`.
 
         Returns:
           A rule that shares the weights of this one.
@@ -105,11 +118,11 @@ class MemoryRule(nnx.Module):
         # A new object over the same weights: NNX forbids setting attributes of one that was made
         # outside the transformation in progress.
         rule = jax.tree.map(lambda x: x, self)
-        if hasattr(rule, "top_k"):
-            rule.top_k = None
+        for name, value in self.trained_with.items():
+            setattr(rule, name, value)
         return rule
 
-    def capacity(self, writes: int) -> int | None:
+    def capacity_for(self, writes: int) -> int | None:
         """Capacity (in whatever unit `reserve` takes) that holds the first frame and `writes` more.
 
         None, the default, says that the state never grows. Growing rules return few different
@@ -118,11 +131,11 @@ class MemoryRule(nnx.Module):
         del writes
         return None
 
-    def room(self, state: Any) -> int:
+    def capacity(self, state: Any) -> int:
         """Capacity that `state` has now, from its shapes; only growing rules need it."""
         raise NotImplementedError
 
     def reserve(self, state: Any, capacity: int) -> Any:
-        """The same state with room for `capacity`; only growing rules need it."""
+        """The same state, grown to `capacity`; only growing rules need it."""
         del capacity
         return state

@@ -75,6 +75,8 @@ class RDEMemory(MemoryRule):
       rngs: for the SAMs' initial weights.
     """
 
+    trained_with = {"top_k": None}
+
     def __init__(
         self,
         *,

@@ -71,6 +71,8 @@ class ReplaceMemory(MemoryRule):
       RdejaxError: trigger outside [-1, 2].
     """
 
+    trained_with = {"top_k": None}
+
     def __init__(
         self,
         *,

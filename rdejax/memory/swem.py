@@ -77,6 +77,7 @@ class SWEMMemory(MemoryRule):
     """
 
     object_inputs = ("initial_bases",)
+    similarity = "cosine"
 
     def __init__(
         self,

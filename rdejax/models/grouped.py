@@ -1,10 +1,12 @@
-"""A memory rule over the groups of a video.
+"""A memory rule over the objects of a video.
 
-Objects live in `groups x slots`, and a rule sees one group. Here are its functions mapped over all
-of them. Where keys see the masks (STM's memory encoder), every object has its own key: then the
-rule is mapped over the slots too, and sees one object at a time. A rule never notices either.
+Objects live in `groups x slots`, and a rule sees one group, whose objects share their keys. Here
+are its functions mapped over all groups (`SharedKeys`). Where keys see the masks (STM's memory
+encoder), every object has its own: then the rule is mapped over the slots too, and sees one object
+at a time (`OwnKeys`). A rule never notices either.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,59 +15,95 @@ from jaxtyping import Array, Float
 from rdejax.memory.protocol import Masks, MemoryRule
 
 
-def init(rule: MemoryRule, key: Any, value: Array, masks: Masks, *, own_keys: bool) -> Any:
-    """States after a first frame.
+class SharedKeys:
+    """Every leaf of the state has a leading group axis; keys are [h, w, ck]."""
 
-    Args:
-      rule: the memory rule.
-      key: [h, w, ck], or with `own_keys` [g, s, h, w, ck].
-      value: [g, s, h, w, cv].
-      masks: leaves with leading group and slot axes.
-      own_keys: every object has its own key.
+    axes = 1
 
-    Returns:
-      The rule's state, every leaf with a leading group axis (with `own_keys` group and slot axes).
-    """
-    if own_keys:
-        return jax.vmap(jax.vmap(lambda k, v, m: rule.init(k, *_alone(v, m))))(key, value, masks)
-    return jax.vmap(rule.init, in_axes=(None, 0, 0))(key, value, masks)
+    @staticmethod
+    def init(rule: MemoryRule, key: Any, value: Float[Array, "g s h w cv"], masks: Masks) -> Any:
+        """States after a first frame; `masks` has leading group and slot axes."""
+        return _over_groups(lambda v, m: rule.init(key, v, m), value, masks)
 
-
-def read(
-    rule: MemoryRule, state: Any, query: Any, *, own_keys: bool
-) -> tuple[Float[Array, "g s n h w c"], Any]:
-    """Readouts of every object for the `n` frames of `query`, and the states; see `init`."""
-    mapped = jax.vmap(rule.read, in_axes=(0, None))
-    if not own_keys:
-        readout, state = mapped(state, query)  # [g, n, s, h, w, c]
+    @staticmethod
+    def read(rule: MemoryRule, state: Any, query: Any) -> tuple[Float[Array, "g s n h w c"], Any]:
+        """Readouts of every object for the `n` frames of `query`, and the states."""
+        readout, state = _over_groups(lambda t: rule.read(t, query), state)
         return readout.swapaxes(1, 2), state
-    readout, state = jax.vmap(mapped, in_axes=(0, None))(state, query)  # [g, s, n, 1, h, w, c]
-    return readout[:, :, :, 0], state
+
+    @staticmethod
+    def write(
+        rule: MemoryRule, state: Any, key: Any, value: Float[Array, "g s h w cv"], masks: Masks
+    ) -> Any:
+        """States after memorising a frame."""
+        return _over_groups(lambda t, v, m: rule.write(t, key, v, m), state, value, masks)
+
+    @staticmethod
+    def split(key: Any, groups: int) -> Any:
+        """Keys of a frame as `init` and `write` take them."""
+        del groups
+        return key
 
 
-def write(
-    rule: MemoryRule, state: Any, key: Any, value: Array, masks: Masks, *, own_keys: bool
-) -> Any:
-    """States after memorising a frame; see `init`."""
-    if own_keys:
-        return jax.vmap(jax.vmap(lambda t, k, v, m: rule.write(t, k, *_alone(v, m))))(
-            state, key, value, masks
-        )
-    return jax.vmap(rule.write, in_axes=(0, None, 0, 0))(state, key, value, masks)
+class OwnKeys:
+    """Every leaf of the state has leading group and slot axes; keys are [g, s, h, w, ck]."""
+
+    axes = 2
+
+    @staticmethod
+    def init(rule: MemoryRule, key: Any, value: Float[Array, "g s h w cv"], masks: Masks) -> Any:
+        """See `SharedKeys.init`."""
+        each = jax.vmap(jax.vmap(lambda k, v, m: rule.init(k, *_alone(v, m))))
+        return each(key, value, masks)
+
+    @staticmethod
+    def read(rule: MemoryRule, state: Any, query: Any) -> tuple[Float[Array, "g s n h w c"], Any]:
+        """See `SharedKeys.read`."""
+        each = jax.vmap(jax.vmap(lambda t: rule.read(t, query)))
+        readout, state = each(state)  # [g, s, n, 1, h, w, c]
+        return readout[:, :, :, 0], state
+
+    @staticmethod
+    def write(
+        rule: MemoryRule, state: Any, key: Any, value: Float[Array, "g s h w cv"], masks: Masks
+    ) -> Any:
+        """See `SharedKeys.write`."""
+        each = jax.vmap(jax.vmap(lambda t, k, v, m: rule.write(t, k, *_alone(v, m))))
+        return each(state, key, value, masks)
+
+    @staticmethod
+    def split(key: Any, groups: int) -> Any:
+        """See `SharedKeys.split`; from [o, h, w, ck]."""
+        return jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), key)
 
 
-def reserve(rule: MemoryRule, state: Any, capacity: int, *, own_keys: bool) -> Any:
+Mapping = type[SharedKeys] | type[OwnKeys]
+
+
+def reserve(over: Mapping, rule: MemoryRule, state: Any, capacity: int) -> Any:
     """States with room for `capacity`, see `MemoryRule.reserve`."""
-    grow = jax.vmap(lambda one: rule.reserve(one, capacity))
-    return (jax.vmap(grow) if own_keys else grow)(state)
+    grow: Callable[[Any], Any] = lambda one: rule.reserve(one, capacity)  # noqa: E731
+    for _ in range(over.axes):
+        grow = jax.vmap(grow)
+    return grow(state)
 
 
-def room(rule: MemoryRule, state: Any, *, own_keys: bool) -> int:
-    """Capacity the states have now, see `MemoryRule.room`."""
-    axes = 2 if own_keys else 1
+def capacity(over: Mapping, rule: MemoryRule, state: Any) -> int:
+    """Capacity the states have now, see `MemoryRule.capacity`."""
     # Shapes are all it takes; slicing the axes off would copy the whole memory.
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[axes:], x.dtype), state)
-    return rule.room(one)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[over.axes :], x.dtype), state)
+    return rule.capacity(one)
+
+
+def _over_groups(function: Callable[..., Any], *trees: Any) -> Any:
+    """The function of one group, for each of them.
+
+    A single group is not mapped: under `vmap` a rule's `lax.cond` would compute both branches.
+    """
+    if jax.tree.leaves(trees)[0].shape[0] > 1:
+        return jax.vmap(function)(*trees)
+    out = function(*jax.tree.map(lambda x: x[0], trees))
+    return jax.tree.map(lambda x: x[None], out)
 
 
 def _alone(value: Array, masks: Masks) -> tuple[Array, Masks]:

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rdejax.memory.registry import make_rule
-from rdejax.models.matching import Features, System
+from rdejax.models.matching import Matching, MatchingFeatures
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
 from rdejax.nn.decoder import Decoder
@@ -17,7 +17,7 @@ from rdejax.nn.lite import LiteValueEncoder
 
 
 @register("rde-lite")
-class RDELite(System):
+class RDELite(Matching):
     """RDE memory on an EfficientNet-Lite0 trunk with small widths.
 
     Args:
@@ -74,7 +74,10 @@ class RDELite(System):
         )
 
     def encode_value(
-        self, features: Features, masks: Float[Array, "n o H W"], others: Float[Array, "n o H W"]
+        self,
+        features: MatchingFeatures,
+        masks: Float[Array, "n o H W"],
+        others: Float[Array, "n o H W"],
     ) -> Float[Array, "n o h w cv"]:
         """Values of the objects, from the trunk's features and the masks."""
         return self.value_encoder(features.f4, features.f8, features.f16, masks, others)

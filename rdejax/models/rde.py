@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 
 from rdejax.memory.registry import make_rule
-from rdejax.models.matching import System
+from rdejax.models.matching import Matching
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
 from rdejax.nn.decoder import Decoder
@@ -15,7 +15,7 @@ from rdejax.nn.resnet import ResNetTrunk
 
 
 @register("rde")
-class RDE(System):
+class RDE(Matching):
     """RDE-VOS (Li et al., CVPR 2022): the STCN body with a constant-size memory.
 
     ResNet-50 key encoder, ResNet-18 value encoder with CBAM fusion, keys of 64 and values of 512

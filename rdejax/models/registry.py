@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from rdejax.errors import RdejaxError
-from rdejax.models.matching import System
+from rdejax.models.protocol import System
 from rdejax.models.settings import Settings
 
 _SYSTEMS: dict[str, type[System]] = {}

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import flax.struct
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from rdejax.memory.registry import make_rule
-from rdejax.models.matching import Features, System
+from rdejax.models.grouped import OwnKeys
+from rdejax.models.matching import Matching, MatchingFeatures, MatchingState
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
 from rdejax.nn.layers import Conv
@@ -15,8 +17,19 @@ from rdejax.nn.resnet import ResNetTrunk
 from rdejax.nn.stm import MemoryEncoder, STMDecoder
 
 
+@flax.struct.dataclass
+class STMFeatures(MatchingFeatures):
+    """`MatchingFeatures`, and where the frames' own pixels are.
+
+    Attributes:
+      inside: [n, H, W], false in the padding.
+    """
+
+    inside: Bool[Array, "n H W"]
+
+
 @register("stm")
-class STM(System):
+class STM(Matching):
     """STM (Oh et al., *Video Object Segmentation using Space-Time Memory Networks*, ICCV 2019).
 
     Two ResNet-50: the query encoder sees the frame; the memory encoder sees frame, object and other
@@ -37,9 +50,7 @@ class STM(System):
     """
 
     name = "stm"
-    own_keys = True
-    pad_value = 0.0
-    clear_border = True
+    over = OwnKeys
     default_settings = Settings(
         every=1,
         memory="bank",
@@ -79,8 +90,50 @@ class STM(System):
             **dict(settings.memory_settings),
         )
 
+    def encode(
+        self, frames: Float[Array, "n H W 3"], inside: Bool[Array, "H W"] | None = None
+    ) -> STMFeatures:
+        """Features of normalised frames; the published code pads them with black."""
+        if inside is None:
+            inside = jnp.ones(frames.shape[1:3], bool)
+        black = -jnp.asarray(self.mean, frames.dtype) / jnp.asarray(self.std, frames.dtype)
+        seen = super().encode(jnp.where(inside[..., None], frames, black))
+        each = jnp.broadcast_to(inside, (frames.shape[0], *inside.shape))
+        return STMFeatures(**vars(seen), inside=each)
+
+    def add(
+        self,
+        state: MatchingState,
+        features: STMFeatures,
+        probs: Float[Array, "o+1 H W"],
+        new: Bool[Array, "g s"],
+        given: dict[str, Array] | None = None,
+    ) -> MatchingState:
+        """State with groups of new objects; see `without_border`."""
+        return super().add(state, features, without_border(probs, features.inside[0]), new, given)
+
+    def memorize(
+        self,
+        state: MatchingState,
+        features: STMFeatures,
+        probs: Float[Array, "o+1 H W"],
+        groups: Bool[Array, " g"] | None = None,
+    ) -> MatchingState:
+        """State after one frame is written to memory; see `without_border`."""
+        return super().memorize(state, features, without_border(probs, features.inside[0]), groups)
+
     def encode_memory(
-        self, features: Features, masks: Float[Array, "o H W"], others: Float[Array, "o H W"]
+        self, features: STMFeatures, masks: Float[Array, "o H W"], others: Float[Array, "o H W"]
     ) -> tuple[Float[Array, "o h w ck"], Float[Array, "o h w cv"]]:
         """Keys and values of the objects in the one frame of `features`."""
         return self.value_encoder(features.image[0], masks, jnp.clip(others, 0.0, 1.0))
+
+
+def without_border(
+    probs: Float[Array, "o+1 H W"], inside: Bool[Array, "H W"]
+) -> Float[Array, "o+1 H W"]:
+    """The same probabilities, but nothing but background (index 0) in the padding.
+
+    The published code cuts the padding off before it memorises a frame, and pads anew.
+    """
+    return jnp.where(inside, probs, jnp.zeros_like(probs).at[0].set(1.0))

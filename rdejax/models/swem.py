@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from rdejax.errors import RdejaxError
 from rdejax.models.lite import RDELite
-from rdejax.models.matching import System
+from rdejax.models.matching import Matching
 from rdejax.models.rde import RDE
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
@@ -15,16 +15,16 @@ from rdejax.nn.decoder import Decoder
 from rdejax.nn.fusion import GatedFusion
 
 
-class _Fused(System):
+class _Fused(Matching):
     """What both have in common: a gated fusion in front of the decoder."""
 
     fusion: GatedFusion
 
     def decoder_input(
-        self, readout: Float[Array, "n o h w c"], thin: Float[Array, "n h w ct"]
-    ) -> Float[Array, "n o h w ct"]:
+        self, readout: Float[Array, "n o h w c"], query_value: Float[Array, "n h w cq"]
+    ) -> Float[Array, "n o h w cq"]:
         """Gated fusion of readout, permutation-invariant features and the query's own value."""
-        return self.fusion(readout, thin)
+        return self.fusion(readout, query_value)
 
     def _fuse(self, channels: int, skips: tuple[int, int], widths: Any, *, rngs: nnx.Rngs) -> None:
         if not self.memory.features:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from rdejax.errors import RdejaxError
-from rdejax.models.matching import System
+from rdejax.models.protocol import System
 from rdejax.nn.layers import Frozen
 
 FORMAT = "rdejax-1"

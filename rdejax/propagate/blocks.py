@@ -1,7 +1,8 @@
 """The one place where time is: a scan over blocks of frames that share a memory.
 
-Between two memorised frames the memory does not change. So the frames of a block are encoded, read
-and decoded as one batch, and the scan runs over blocks; the result is the same as frame by frame.
+Between two memorised frames the memory does not change. So the frames of a block are read and
+decoded as one batch, and the scan runs over blocks; the frames of all blocks were encoded as one
+batch before. The result is the same as frame by frame.
 """
 
 from collections.abc import Callable
@@ -10,66 +11,78 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from rdejax.models.matching import Features, State, System
+from rdejax.models.protocol import Features, State, System, one_frame
 from rdejax.propagate.geometry import Geometry
-
-
-def one_frame(features: Features, index: Int[Array, ""] | int) -> Features:
-    """Features of one frame of a batch; keeps the leading axis, of length 1."""
-    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, index, 1, axis=0), features)
 
 
 def prepare(
     model: System, geometry: Geometry, frames: UInt8[Array, "n h w 3"]
 ) -> Float[Array, "n H W 3"]:
     """Frames of a video as the system's networks take them."""
-    return geometry.prepare(frames, model.mean, model.std, model.pad_value)
+    return geometry.prepare(frames, model.mean, model.std)
 
 
-def remembered(
-    model: System, geometry: Geometry, probs: Float[Array, "o+1 H W"]
-) -> Float[Array, "o+1 H W"]:
-    """Probabilities of a frame as the system's memory gets to see them."""
-    return geometry.clear_border(probs) if model.clear_border else probs
+def encode(
+    model: System, geometry: Geometry, frames: UInt8[Array, "n h w 3"], at_once: int | None = None
+) -> Features:
+    """Features of a video's frames, encoded as one batch.
+
+    Args:
+      model: the system.
+      geometry: of the video.
+      frames: the frames.
+      at_once: most frames encoded at once, which bounds the memory that the encoder's inner
+        features take; None: all.
+    """
+
+    def some(frames: Array) -> Features:
+        return model.encode(prepare(model, geometry, frames), geometry.inside())
+
+    count = frames.shape[0]
+    if at_once is None or count <= at_once:
+        return some(frames)
+    # The last batch is filled up with copies of the last frame rather than compiled a second time.
+    batches = -(-count // at_once)
+    index = jnp.minimum(jnp.arange(batches * at_once), count - 1)
+    features = lax.map(some, frames[index].reshape(batches, at_once, *frames.shape[1:]))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], features)
 
 
 def propagate(
     model: System,
     state: State,
-    frames: Float[Array, "b n H W 3"],
-    write: Int[Array, " b"],
+    features: Features,
+    count: Int[Array, " b"],
+    memorize: Bool[Array, " b"],
     finish: Callable[[Float[Array, "n o+1 H W"]], Any],
-    remember: Callable[[Float[Array, "o+1 H W"]], Float[Array, "o+1 H W"]] = lambda probs: probs,
 ) -> tuple[State, Any]:
-    """Segments blocks of frames and memorises at most one frame of each.
+    """Segments blocks of frames and memorises at most one frame of each, the last real one.
 
     Args:
       model: the system.
       state: the state before the first block; use the returned one from then on.
-      frames: normalised, padded frames: b blocks of n.
-      write: per block, the index of the frame to memorise, or -1. Frames after it in the block are
-        read from the memory before it, so they must be padding.
+      features: of b blocks of n frames, every leaf [b, n, ...].
+      count: real frames of each block, from 1 to n; those behind them are padding.
+      memorize: whether a block's last real frame is memorised.
       finish: what to keep of a block's probabilities; keeping less saves memory.
-      remember: what memory gets to see of a frame's probabilities; default: all.
 
     Returns:
       The state after the last block, and what `finish` returned for each block, stacked.
     """
+    width = jax.tree.leaves(features)[0].shape[1]
 
-    def block(state: State, inputs: tuple[Array, Array]) -> tuple[State, Any]:
-        images, index = inputs
-        features = model.encode(images)
-        state, logits = model.segment(state, features)
+    def block(state: State, inputs: tuple[Features, Array, Array]) -> tuple[State, Any]:
+        features, count, memorize = inputs
+        state, logits = model.segment(state, features, jnp.arange(width) < count)
         probs = jax.nn.softmax(logits, axis=1)
 
-        def memorize(state: State) -> State:
-            at = jnp.maximum(index, 0)
-            masks = lax.dynamic_index_in_dim(probs, at, 0, keepdims=False)
-            return model.memorize(state, one_frame(features, at), remember(masks))
+        def write(state: State) -> State:
+            last = lax.dynamic_index_in_dim(probs, count - 1, 0, keepdims=False)
+            return model.memorize(state, one_frame(features, count - 1), last)
 
-        state = lax.cond(index >= 0, memorize, lambda s: s, state)
+        state = lax.cond(memorize, write, lambda s: s, state)
         return state, finish(probs)
 
-    return lax.scan(block, state, (frames, write))
+    return lax.scan(block, state, (features, count, memorize))

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from rdejax.errors import RdejaxError
 
@@ -56,44 +56,37 @@ class Geometry:
         )
 
     def prepare(
-        self,
-        frames: UInt8[Array, "n h w 3"],
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        pad_value: float | None = None,
+        self, frames: UInt8[Array, "n h w 3"], mean: tuple[float, ...], std: tuple[float, ...]
     ) -> Float[Array, "n H W 3"]:
-        """Resized, normalised, padded frames.
+        """Resized, normalised frames, padded with zeros, which are the mean colour.
 
         Args:
           frames: the frames.
           mean: of RGB in [0, 1].
           std: of the same.
-          pad_value: what the border is before normalisation, in [0, 1]; None: zero after it.
         """
         x = frames.astype(jnp.float32) / 255.0
         if self.inner != self.source:
             shape = (x.shape[0], *self.inner, 3)
             x = jax.image.resize(x, shape, "bilinear", antialias=True)
-        top, bottom, left, right = self.padding
-        border = ((0, 0), (top, bottom), (left, right), (0, 0))
-        if pad_value is not None:
-            x = jnp.pad(x, border, constant_values=pad_value)
         x = (x - jnp.asarray(mean)) / jnp.asarray(std)
-        return x if pad_value is not None else jnp.pad(x, border)
+        return jnp.pad(x, ((0, 0), *self._border, (0, 0)))
 
     def prepare_masks(self, masks: Float[Array, "o h w"]) -> Float[Array, "o H W"]:
         """Resized, zero-padded masks; soft at the edges where they were reduced."""
         if self.inner != self.source:
             shape = (masks.shape[0], *self.inner)
             masks = jax.image.resize(masks, shape, "bilinear", antialias=True)
-        top, bottom, left, right = self.padding
-        return jnp.pad(masks, ((0, 0), (top, bottom), (left, right)))
+        return jnp.pad(masks, ((0, 0), *self._border))
 
-    def clear_border(self, probs: Float[Array, "c H W"]) -> Float[Array, "c H W"]:
-        """The same probabilities, but nothing but background (index 0) in the padding."""
+    def inside(self) -> Bool[Array, "H W"]:
+        """Where a prepared frame's own pixels are, as opposed to padding."""
+        return jnp.pad(jnp.ones(self.inner, bool), self._border)
+
+    @property
+    def _border(self) -> tuple[tuple[int, int], tuple[int, int]]:
         top, bottom, left, right = self.padding
-        inside = jnp.pad(jnp.ones(self.inner, bool), ((top, bottom), (left, right)))
-        return jnp.where(inside, probs, jnp.zeros_like(probs).at[0].set(1.0))
+        return (top, bottom), (left, right)
 
     def restore(self, probs: Float[Array, "n c H W"]) -> Float[Array, "n c h w"]:
         """Probabilities without padding, at the video's own size (bilinear)."""

@@ -1,0 +1,265 @@
+"""The contract of a system, documented once: four pure methods over an explicit state.
+
+    encode(frames) -> features                    what depends on the images only; any number
+    start(features, probs, valid) -> state        from the first masks
+    segment(state, features) -> state, logits     frames that share a memory
+    memorize(state, features, probs) -> state     one frame and its masks go to memory
+
+and `add`, which puts new objects into a running state. Training, whole videos and live streams
+call these and nothing else; time lives in `rdejax.propagate`.
+
+Objects live in `groups x slots`: objects of a group got their first mask in the same frame. One
+group is the common case. `o` below is groups * slots, group by group; `valid` says which slots
+hold an object. An unused slot changes nothing for the others.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from rdejax.models.settings import Settings
+from rdejax.nn.aggregate import aggregate_logits
+
+# What the networks know of n frames before any object is known: any pytree, every leaf with a
+# leading axis of the n frames.
+Features = Any
+
+_NO_OBJECT = -1e9
+
+
+@flax.struct.dataclass
+class State:
+    """All that a video's past leaves behind; systems extend it with fields of their own.
+
+    Every leaf has a leading group axis, so that new groups are merged field by field whatever the
+    fields are (`merge_groups`). Change it with `state.replace(...)`, never by constructing it anew:
+    fields that the caller does not know must live on.
+
+    Attributes:
+      valid: [groups, slots] whether a slot holds an object.
+    """
+
+    valid: Bool[Array, "g s"]
+
+
+class System(nnx.Module):
+    """A system: networks, a memory, and how it is run.
+
+    Attributes:
+      name: registered name.
+      settings: how to run it (interval of memorising, working resolution, ...).
+      default_settings: settings of a system that is made without any.
+      mean: normalisation of RGB in [0, 1], with `std`.
+      std: see mean.
+      object_inputs: names of what `segment_video` and `stream` take for each object beside its
+        mask; `start` and `add` get it as `given`.
+      objective: name of the objective it is trained with unless the recipe names another
+        (`rdejax.train.objectives`).
+    """
+
+    name: str
+    settings: Settings
+    default_settings: Settings
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    objective: str = "unroll"
+
+    @property
+    def object_inputs(self) -> tuple[str, ...]:
+        """See the class."""
+        return ()
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights, frozen ones included."""
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self)))
+
+    def encode(
+        self, frames: Float[Array, "n H W 3"], inside: Bool[Array, "H W"] | None = None
+    ) -> Features:
+        """Features of frames, each on its own.
+
+        Args:
+          frames: normalised RGB, sides multiples of 16, zero in the padding.
+          inside: the video's own pixels, as opposed to padding; None: all of them.
+
+        Returns:
+          A pytree whose leaves have a leading axis of the n frames.
+        """
+        raise NotImplementedError
+
+    def start(
+        self,
+        features: Features,
+        probs: Float[Array, "o+1 H W"],
+        valid: Bool[Array, " o"] | None = None,
+        *,
+        groups: int = 1,
+        given: dict[str, Array] | None = None,
+        key: Array | None = None,
+    ) -> State:
+        """State after the frame in which the first objects are given.
+
+        Args:
+          features: of that one frame.
+          probs: what stands for the given masks (`given_probs`); zeros in unused slots.
+          valid: slots that hold an object; default: all.
+          groups: groups to make room for; the objects given all start now, each in its slot.
+          given: by the names in `object_inputs`; arrays with a leading axis o.
+          key: PRNG key, for systems that draw at random in training; they keep it in the state.
+            None, as in inference: nothing is drawn.
+
+        Returns:
+          The state. Groups without a valid object start later, with `add`.
+        """
+        raise NotImplementedError
+
+    def add(
+        self,
+        state: State,
+        features: Features,
+        probs: Float[Array, "o+1 H W"],
+        new: Bool[Array, "g s"],
+        given: dict[str, Array] | None = None,
+    ) -> State:
+        """State with groups of new objects, whose first masks are in this frame.
+
+        What the old groups hold is as before, in every field.
+
+        Args:
+          state: the state so far; the groups to fill are empty in it.
+          features: of this one frame.
+          probs: probabilities of all objects, old ones as predicted and new ones as given.
+          new: slots of the new objects.
+          given: see `start`.
+        """
+        raise NotImplementedError
+
+    def segment(
+        self, state: State, features: Features, real: Bool[Array, " n"] | None = None
+    ) -> tuple[State, Float[Array, "n o+1 H W"]]:
+        """Logits of background and objects in frames that share the memory of `state`.
+
+        A softmax over axis 1 gives probabilities. Unused slots get a logit no object can win with.
+        A system with recurrent state goes through the frames in order inside of this method, so
+        that the result is that of frame after frame for every system; what `memorize` needs from
+        before the last real frame, it leaves in the state.
+
+        Args:
+          state: the state so far.
+          features: of n frames in the order of time.
+          real: frames that are part of the video; the others, behind them, fill up a block. Their
+            logits are of no use, and they change no state. None: all.
+        """
+        raise NotImplementedError
+
+    def memorize(
+        self,
+        state: State,
+        features: Features,
+        probs: Float[Array, "o+1 H W"],
+        groups: Bool[Array, " g"] | None = None,
+    ) -> State:
+        """State after one frame and its (soft) masks are written to memory.
+
+        Args:
+          state: after `segment` of that frame, the last real one.
+          features: of that one frame.
+          probs: probabilities of background and objects.
+          groups: groups that memorise it; default: all.
+        """
+        raise NotImplementedError
+
+    def memorizes(self, time: int, given: Sequence[int]) -> bool:
+        """Whether `memorize` is to be called for a frame: by default every `settings.every`-th.
+
+        Args:
+          time: number of the frame, from 0, the video's first.
+          given: numbers of the frames up to this one that brought first masks.
+        """
+        del given
+        return time % self.settings.every == 0
+
+    def reserve(self, state: State, writes: int) -> State:
+        """The same state with room for `writes` memorised frames after the first.
+
+        Systems of constant size return it as it is. Others use few different sizes (buckets), for
+        each one means a compilation.
+        """
+        del writes
+        return state
+
+    def as_trained(self) -> Self:
+        """The system as training runs it, sharing its weights: without a top-k, and the like."""
+        return self
+
+
+def given_probs(masks: Float[Array, "o H W"], valid: Bool[Array, " o"]) -> Float[Array, "o+1 H W"]:
+    """Probabilities that stand for given masks: the masks after soft aggregation."""
+    logits = aggregated(jnp.where(valid[:, None, None], masks, 0.0), valid)
+    return jax.nn.softmax(logits, axis=0)
+
+
+def aggregated(p: Float[Array, "*n o H W"], valid: Bool[Array, " o"]) -> Float[Array, "*n o+1 H W"]:
+    """Logits of background and objects by soft aggregation; no pixel can be an unused slot's."""
+    present = jnp.concatenate([jnp.ones(1, bool), valid])
+    return jnp.where(present[:, None, None], aggregate_logits(p), _NO_OBJECT)
+
+
+def merge_groups(choose: Bool[Array, " g"], new: Any, old: Any) -> Any:
+    """Of each group the leaves of `new` where it is chosen, those of `old` elsewhere."""
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(choose.reshape(choose.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, new, old)
+
+
+def add_groups(state: Any, fresh: Any, new: Bool[Array, "g s"]) -> Any:
+    """The state with the groups that hold new objects taken from a fresh one, in every field."""
+    merged = merge_groups(new.any(axis=1), fresh, state)
+    return merged.replace(valid=state.valid | new)
+
+
+def one_frame(features: Features, index: Int[Array, ""] | int) -> Features:
+    """Features of one frame of a batch; keeps the leading axis, of length 1."""
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, index, 1, axis=0), features)
+
+
+def frame_by_frame(
+    step: Callable[[Any, Features], tuple[Any, Array]],
+    state: Any,
+    features: Features,
+    real: Bool[Array, " n"] | None,
+) -> tuple[Any, Array]:
+    """`segment` of a recurrent system: one frame after the other; padding is not computed.
+
+    Args:
+      step: (state, features of one frame) -> (state, logits [1, o+1, H, W]).
+      state: before the first frame.
+      features: of n frames.
+      real: see `System.segment`.
+    """
+    if jax.tree.leaves(features)[0].shape[0] == 1 and real is None:
+        return step(state, features)
+    shape = jax.eval_shape(step, state, one_frame(features, 0))[1]
+    given = jnp.ones(jax.tree.leaves(features)[0].shape[0], bool) if real is None else real
+
+    def one(state: Any, inputs: tuple[Features, Array]) -> tuple[Any, Array]:
+        frame, counts = inputs
+        frame = jax.tree.map(lambda x: x[None], frame)
+        if real is None:
+            state, logits = step(state, frame)
+        else:
+            state, logits = lax.cond(
+                counts, step, lambda s, f: (s, jnp.zeros(shape.shape, shape.dtype)), state, frame
+            )
+        return state, logits[0]
+
+    return lax.scan(one, state, (features, given))

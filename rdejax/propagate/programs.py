@@ -1,0 +1,131 @@
+"""The compiled programs of a video: its start, its frames, new objects.
+
+Each is compiled for every geometry, number of groups and slots, and number of frames.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rdejax.models.protocol import State, System, given_probs
+from rdejax.propagate.blocks import encode, propagate
+from rdejax.propagate.geometry import Geometry
+
+
+@partial(jax.jit, static_argnames=("geometry", "groups"))
+def start_video(
+    model: System,
+    frame: Array,
+    masks: Array,
+    valid: Array,
+    given: dict[str, Array] | None = None,
+    *,
+    geometry: Geometry,
+    groups: int,
+) -> tuple[State, tuple[Array, Array]]:
+    """State after the first mask, and the probabilities that stand for it.
+
+    Args:
+      model: the system.
+      frame: uint8 [h, w, 3].
+      masks: float32 [o, h, w], one-hot; zeros in unused slots.
+      valid: bool [o].
+      given: see `System.start`.
+      geometry: of the video.
+      groups: groups of slots.
+
+    Returns:
+      The state; slot numbers uint8 [h, w] (0 background) and float32 [o + 1, h, w].
+    """
+    features = encode(model, geometry, frame[None])
+    probs = given_probs(geometry.prepare_masks(masks), valid)
+    state = model.start(features, probs, valid, groups=groups, given=given)
+    return state, _seen(geometry, probs)
+
+
+@partial(jax.jit, static_argnames=("geometry", "want_probs", "at_once"), donate_argnames="state")
+def segment_blocks(
+    model: System,
+    state: State,
+    frames: Array,
+    count: Array,
+    memorize: Array,
+    *,
+    geometry: Geometry,
+    want_probs: bool,
+    at_once: int | None,
+) -> tuple[State, tuple[Array, Array | None]]:
+    """The state after blocks of frames, and what is seen in them.
+
+    Args:
+      model: the system.
+      state: before the first block; donated.
+      frames: uint8 [b, n, h, w, 3].
+      count: int32 [b], see `propagate`.
+      memorize: bool [b], see `propagate`.
+      geometry: of the video.
+      want_probs: whether probabilities are wanted.
+      at_once: see `encode`.
+
+    Returns:
+      The state; slot numbers uint8 [b, n, h, w] (0 background) and, if wanted, float32
+      [b, n, o + 1, h, w].
+    """
+    b, n = frames.shape[:2]
+    features = encode(model, geometry, frames.reshape(b * n, *frames.shape[2:]), at_once)
+
+    def finish(probs: Array) -> tuple[Array, Array | None]:
+        labels, probs = jax.vmap(partial(_seen, geometry))(probs)
+        return labels, probs if want_probs else None
+
+    blocks = jax.tree.map(lambda x: x.reshape(b, n, *x.shape[1:]), features)
+    return propagate(model, state, blocks, count, memorize, finish)
+
+
+@partial(jax.jit, static_argnames=("geometry", "memorize"), donate_argnames="state")
+def add_objects(
+    model: System,
+    state: State,
+    frame: Array,
+    masks: Array,
+    new: Array,
+    given: dict[str, Array] | None = None,
+    *,
+    geometry: Geometry,
+    memorize: bool,
+) -> tuple[State, tuple[Array, Array]]:
+    """State with new objects whose masks are in this frame, and the frame's probabilities.
+
+    The objects that are there already are segmented first; where a new mask lies, they are not.
+
+    Args:
+      model: the system.
+      state: before this frame; donated.
+      frame: uint8 [h, w, 3].
+      masks: float32 [o, h, w] of the new objects; zeros in all other slots.
+      new: bool [groups, slots] of the new objects.
+      given: see `System.start`.
+      geometry: of the video.
+      memorize: whether the old groups memorise this frame.
+
+    Returns:
+      The state; slot numbers uint8 [h, w] (0 background) and float32 [o + 1, h, w].
+    """
+    features = encode(model, geometry, frame[None])
+    state, logits = model.segment(state, features)
+    inner = geometry.prepare_masks(masks)
+    covered = jnp.minimum(inner.sum(0), 1.0)
+    probs = jax.nn.softmax(logits[0], axis=0) * (1.0 - covered)
+    probs = probs + jnp.concatenate([jnp.zeros_like(covered)[None], inner])
+    if memorize:
+        state = model.memorize(state, features, probs, groups=state.valid.any(axis=1))
+    state = model.add(state, features, probs, new, given)
+    return state, _seen(geometry, probs)
+
+
+def _seen(geometry: Geometry, probs: Array) -> tuple[Array, Array]:
+    """Labels and probabilities of one frame at the video's own size."""
+    probs = geometry.restore(probs[None])[0]
+    return jnp.argmax(probs, axis=0).astype(jnp.uint8), probs

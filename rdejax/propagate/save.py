@@ -1,0 +1,86 @@
+"""A stream's state on disk: one safetensors file, the arrays by path and what they belong to."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from rdejax.errors import RdejaxError
+
+
+def save_state(path: str | os.PathLike, state: Any, about: Mapping[str, Any]) -> None:
+    """Writes a state; to a temporary name first, so never half a file.
+
+    Args:
+      path: of the file.
+      state: pytree of arrays.
+      about: what else is needed to go on, JSON values.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".partial")
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _by_name(state).items()}
+    try:
+        save_file(arrays, temporary, {"stream": json.dumps(about)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_state(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The leaves of a saved state by path, and what else was saved.
+
+    Raises:
+      RdejaxError: no such file, or not a saved stream.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})["stream"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError):
+        raise RdejaxError(f"{path}: not a saved stream; give a file that save() wrote") from None
+
+
+def check_same(path: str | os.PathLike, about: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Compares what a stream was saved with to what this one has.
+
+    Raises:
+      RdejaxError: another model or other settings.
+    """
+    for name, value in json.loads(json.dumps(mine)).items():
+        if about.get(name) != value:
+            raise RdejaxError(
+                f"{path}: saved with {name} {about.get(name)}, this stream has {value}; "
+                "load the model with the same settings"
+            )
+
+
+def filled(path: str | os.PathLike, template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The saved arrays in the structure of `template`, as JAX arrays.
+
+    Raises:
+      RdejaxError: other arrays than the template's, as an earlier version wrote.
+    """
+    wanted = _by_name(template)
+    have = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    if have != {name: (leaf.shape, leaf.dtype) for name, leaf in wanted.items()}:
+        raise RdejaxError(
+            f"{path}: its arrays are not those of this model's state; it was changed or comes from "
+            "another version, so segment the video again"
+        )
+    leaves = [jnp.asarray(arrays[name]) for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}

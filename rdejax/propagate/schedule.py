@@ -1,0 +1,79 @@
+"""Which frames are computed together, and how many at a time."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+# Frames read and decoded as one batch, where memorising is rarer than that.
+LONGEST_BLOCK = 8
+# Frames per compiled call: enough to encode as one batch, and for several blocks.
+CPU_CHUNK = 6
+ACCELERATOR_CHUNK = 48
+# A chunk's source frames take at most this many bytes.
+_CHUNK_BYTES = 256 << 20
+# Pixels encoded at once: the trunk's inner features take some hundred bytes a pixel.
+_CPU_PIXELS = 4 << 20
+_ACCELERATOR_PIXELS = 24 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Frames that share a memory.
+
+    Attributes:
+      length: how many.
+      memorize: whether the last of them is memorised.
+    """
+
+    length: int
+    memorize: bool
+
+
+def next_blocks(
+    memorizes: Callable[[int], bool], time: int, left: int, *, longest: int, most: int
+) -> list[Block]:
+    """The next blocks: each ends with a memorised frame, at `longest`, or with the frames at hand.
+
+    Args:
+      memorizes: whether the frame of that number is memorised.
+      time: number of the next frame.
+      left: frames at hand, 1 or more.
+      longest: most frames in a block.
+      most: most blocks.
+    """
+    blocks: list[Block] = []
+    length = 0
+    for now in range(time, time + left):
+        length += 1
+        memorize = memorizes(now)
+        if memorize or length == longest or now == time + left - 1:
+            blocks.append(Block(length, memorize))
+            length = 0
+            if len(blocks) == most:
+                break
+    return blocks
+
+
+def frames_per_call(chunk: int | None, every: int, size: tuple[int, int]) -> int:
+    """Frames per compiled call: about `chunk`, at most what fits, a multiple of `every` if it can.
+
+    Args:
+      chunk: frames wanted; None: a few on CPUs, where more bring nothing, many on accelerators.
+      every: interval of memorising; blocks of that many frames are computed together.
+      size: (H, W) of the source's frames.
+    """
+    if chunk is None:
+        chunk = CPU_CHUNK if _on_cpu() else ACCELERATOR_CHUNK
+    chunk = max(1, min(chunk, _CHUNK_BYTES // (size[0] * size[1] * 3)))
+    return chunk // every * every or chunk
+
+
+def encoded_at_once(size: tuple[int, int]) -> int:
+    """Frames of (H, W), as the networks see them, that are encoded as one batch."""
+    pixels = _CPU_PIXELS if _on_cpu() else _ACCELERATOR_PIXELS
+    return max(1, pixels // (size[0] * size[1]))
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
