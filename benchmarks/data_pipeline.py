@@ -27,6 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from rdejax.data.batch import Clip
 from rdejax.data.clips.augment import (
     affine,
     chain,
@@ -128,18 +129,18 @@ def time_source(name: str, spec: str, args: Arguments) -> dict[str, Any]:
     }
 
 
-def host_colour(rng: np.random.Generator, batch: dict, video: VideoConfig) -> None:
+def host_colour(rng: np.random.Generator, batch: Clip, video: VideoConfig) -> None:
     """What `augment_batch` does, by OpenCV."""
-    for clip in batch["frames"]:
+    for clip in batch.frames:
         common = draw_colour(rng, video)
         for frame in clip:
             cv2.transform(frame, chain(common, draw_frame_colour(rng, video)))
 
 
-def host_warp(rng: np.random.Generator, batch: dict, video: VideoConfig) -> None:
+def host_warp(rng: np.random.Generator, batch: Clip, video: VideoConfig) -> None:
     """What `warp_batch` does, by OpenCV."""
-    size = batch["labels"].shape[-1]
-    for frames, labels in zip(batch["frames"], batch["labels"], strict=True):
+    size = batch.labels.shape[-1]
+    for frames, labels in zip(batch.frames, batch.labels, strict=True):
         matrix = draw_affine(rng, size, size, video)
         matrix = matrix @ draw_crop(rng, size, size, (size / 2, size / 2), size, video.crop)
         for frame, ids in zip(frames, labels, strict=True):
@@ -153,7 +154,7 @@ def time_augmentation(args: Arguments) -> list[dict[str, Any]]:
     clip = ClipConfig(frames=args.frames, size=args.size, objects=args.objects)
     mixture = make_mixture([ProceduralImages()], [1.0], clip, VideoConfig())
     clips = [mixture(np.random.default_rng(i), 0.0) for i in range(args.batch)]
-    batch = {name: np.stack([c[name] for c in clips]) for name in clips[0]}
+    batch = jax.tree.map(lambda *x: np.stack(x), *clips)
     video, rng = VideoConfig(), np.random.default_rng(0)
     rows = []
     for name, on_host, on_device in (

@@ -22,6 +22,7 @@ from measure import RESULTS, Timing, machine, matmul_gflops, measure, tree_bytes
 from rich.console import Console
 from rich.table import Table
 
+from rdejax.data.batch import Clip
 from rdejax.data.loader import clip_loader
 from rdejax.errors import cli_errors
 from rdejax.models import create
@@ -74,7 +75,7 @@ def load(args: Arguments) -> TrainConfig:
     )
 
 
-def time_data(config: TrainConfig, clips: int) -> tuple[float, dict[str, Any]]:
+def time_data(config: TrainConfig, clips: int) -> tuple[float, Clip]:
     """Clips per second of one thread, and a batch."""
     settings: dict[str, Any] = {"batch_size": 1, "seed": 0, "steps": config.steps, "threads": 1}
     loader = clip_loader(config.data, (), config.clip, video=config.video, **settings)
@@ -86,12 +87,12 @@ def time_data(config: TrainConfig, clips: int) -> tuple[float, dict[str, Any]]:
     return rate, jax.tree.map(lambda *x: jnp.concatenate(x), *first)
 
 
-def parts_of(config: TrainConfig, batch: dict[str, Any], repeats: int) -> dict[str, Timing]:
+def parts_of(config: TrainConfig, batch: Clip, repeats: int) -> dict[str, Timing]:
     """Forward, forward and backward, and the whole step."""
     model = create(config.system)
     _, state = init_state(model, config)
 
-    def forward(state: TrainState, batch: dict[str, Any]) -> Any:
+    def forward(state: TrainState, batch: Clip) -> Any:
         merged = merge(model, config, state.params, state.fixed)
         return batch_loss(merged, batch, state.step, config.loss)[0]
 

@@ -47,7 +47,7 @@ def main() -> None:
             clip = make_clip(rng, draw, config)
             for kind in ("JPEGImages", "Annotations"):
                 (args.root / kind / f"clip{number:02}").mkdir(parents=True, exist_ok=True)
-            for t, (frame, labels) in enumerate(zip(clip["frames"], clip["labels"], strict=True)):
+            for t, (frame, labels) in enumerate(zip(clip.frames, clip.labels, strict=True)):
                 stem = f"clip{number:02}/{t:05}"
                 Image.fromarray(frame).save(args.root / "JPEGImages" / f"{stem}.jpg", quality=95)
                 write_mask(args.root / "Annotations" / f"{stem}.png", labels)

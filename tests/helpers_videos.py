@@ -1,8 +1,10 @@
 """Videos in memory whose colours tell the truth: which frame it is, and what lies where."""
 
 import cv2
+import jax
 import numpy as np
 
+from rdejax.data.batch import Clip
 from rdejax.errors import RdejaxError
 
 RED, GREEN = (220, 40), (40, 220)  # (red, green) of the objects; the background has equal ones
@@ -67,3 +69,8 @@ def seen(frames: np.ndarray) -> list[np.ndarray]:
     """Where frames [..., 3] show the red and the green object."""
     red, green = frames[..., 0].astype(int), frames[..., 1].astype(int)
     return [red - green > 90, green - red > 90]
+
+
+def same(a: Clip, b: Clip) -> bool:
+    """Whether two clips, or batches, are equal in every number."""
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))

@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 
+from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.train.config import LossConfig, OptimizerConfig, ScaleConfig, TrainConfig
 
@@ -25,12 +26,7 @@ def batch_at(step: int) -> dict[str, np.ndarray]:
             window = np.s_[y + 2 * t : y + 20 + 2 * t, x + t : x + 20 + t]
             frames[(b, t, *window)] = rng.integers(120, 255, 3)
             labels[(b, t, *window)] = 1
-    return {
-        "frames": frames,
-        "labels": labels,
-        "perturbed": labels[:, :1].copy(),
-        "valid": np.ones((BATCH, 1), bool),
-    }
+    return Clip(frames, labels, labels[:, :1].copy(), np.ones((BATCH, 1), bool))
 
 
 def main() -> None:

@@ -397,19 +397,19 @@ def test_clips_are_as_promised():
     filled = np.zeros(3)
     for seed in range(25):
         clip = make_clip(np.random.default_rng(seed), draw, config)
-        assert clip["frames"].shape == (4, 64, 64, 3) and clip["frames"].dtype == np.uint8
-        assert clip["labels"].shape == (4, 64, 64) and clip["labels"].dtype == np.uint8
-        assert clip["perturbed"].shape == (3, 64, 64) and clip["perturbed"].dtype == np.uint8
-        assert clip["valid"].shape == (3,) and clip["valid"][0]
+        assert clip.frames.shape == (4, 64, 64, 3) and clip.frames.dtype == np.uint8
+        assert clip.labels.shape == (4, 64, 64) and clip.labels.dtype == np.uint8
+        assert clip.perturbed.shape == (3, 64, 64) and clip.perturbed.dtype == np.uint8
+        assert clip.valid.shape == (3,) and clip.valid[0]
         for o in range(3):
-            area = (clip["labels"][0] == o + 1).sum()
-            if clip["valid"][o]:
+            area = (clip.labels[0] == o + 1).sum()
+            if clip.valid[o]:
                 assert area >= config.min_area * 64**2
-                assert iou(clip["perturbed"][o], clip["labels"][0] == o + 1) >= config.perturb
+                assert iou(clip.perturbed[o], clip.labels[0] == o + 1) >= config.perturb
             else:
-                assert not (clip["labels"] == o + 1).any() and not clip["perturbed"][o].any()
-        assert clip["labels"].max() <= 3
-        filled += clip["valid"]
+                assert not (clip.labels == o + 1).any() and not clip.perturbed[o].any()
+        assert clip.labels.max() <= 3
+        filled += clip.valid
     assert filled[1] > 5 and filled[2] > 0
 
 
@@ -435,16 +435,16 @@ def test_labels_of_whole_clips_follow_the_pixels(paste):
     for seed in range(6):
         background.called = False
         clip = make_clip(np.random.default_rng(seed), background, config)
-        frames = clip["frames"].astype(int)
+        frames = clip.frames.astype(int)
         green = frames[..., 1] > (frames[..., 0] + frames[..., 2]) / 2 + 30
-        assert iou(green, clip["labels"] > 0) > 0.93
+        assert iou(green, clip.labels > 0) > 0.93
 
 
 def test_objects_move():
     moved = 0
     for seed in range(8):
         config = ClipConfig(frames=3, size=64)
-        labels = make_clip(np.random.default_rng(seed), disc, config)["labels"]
+        labels = make_clip(np.random.default_rng(seed), disc, config).labels
         moved += iou(labels[0] > 0, labels[2] > 0) < 0.9
     assert moved >= 5
 
@@ -453,8 +453,8 @@ def test_nothing_moves_where_nothing_may():
     config = ClipConfig(frames=3, size=64, objects=2, **_STILL, **_PLAIN)
     for seed in range(5):
         clip = make_clip(np.random.default_rng(seed), draw, config)
-        assert (clip["labels"] == clip["labels"][0]).all()
-        assert np.abs(np.diff(clip["frames"].astype(int), axis=0)).max() <= 6  # offset of a frame
+        assert (clip.labels == clip.labels[0]).all()
+        assert np.abs(np.diff(clip.frames.astype(int), axis=0)).max() <= 6  # offset of a frame
 
 
 def test_clips_without_objects_are_errors():

@@ -1,12 +1,15 @@
 """Augmentation in JAX: equal to OpenCV's for given parameters; batches stay consistent."""
 
+import dataclasses
+
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers_videos import seen
+from helpers_videos import same, seen
 
+from rdejax.data.batch import Clip
 from rdejax.data.clips import augment as host
 from rdejax.data.clips import augment_on_device as device
 from rdejax.data.clips.perturb import iou
@@ -33,7 +36,7 @@ def smooth(seed: int, size: int = 48) -> np.ndarray:
     return cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def made_batch(clips: int = 3, frames: int = 2, size: int = 48) -> dict[str, jax.Array]:
+def made_batch(clips: int = 3, frames: int = 2, size: int = 48) -> Clip:
     """Red and green discs, slots 1 and 2, over grey; in the last clip there is no green one."""
     image = np.full((clips, frames, size, size, 3), 100, np.uint8)
     labels = np.zeros((clips, frames, size, size), np.uint8)
@@ -46,8 +49,7 @@ def made_batch(clips: int = 3, frames: int = 2, size: int = 48) -> dict[str, jax
     perturbed = np.stack([cv2.dilate((labels[:, 0] == o).astype(np.uint8), np.ones((1, 2)))
                           for o in (1, 2)], 1)  # fmt: skip
     valid = np.array([[True, c < clips - 1] for c in range(clips)])
-    arrays = {"frames": image, "labels": labels, "perturbed": perturbed, "valid": valid}
-    return {name: jnp.asarray(value) for name, value in arrays.items()}
+    return jax.tree.map(jnp.asarray, Clip(image, labels, perturbed, valid))
 
 
 # Colours
@@ -105,31 +107,31 @@ def test_batches_change_their_colours_only():
     batch = made_batch()
     run = jax.jit(lambda key, b: device.augment_batch(key, b, _LOUD))
     result = run(jax.random.key(1), batch)
-    assert result["frames"].dtype == jnp.uint8 and result["frames"].shape == batch["frames"].shape
-    assert all((result[k] == batch[k]).all() for k in ("labels", "perturbed", "valid"))
-    frames = np.asarray(result["frames"])
+    assert result.frames.dtype == jnp.uint8 and result.frames.shape == batch.frames.shape
+    assert same(dataclasses.replace(result, frames=batch.frames), batch)
+    frames = np.asarray(result.frames)
     assert (frames[0, 0, 0, 0] != frames[1, 0, 0, 0]).any()  # every clip its own
     assert (frames[0, 0, 0, 0] != frames[0, 1, 0, 0]).any()  # every frame a little
-    again = run(jax.random.key(1), batch)["frames"]
+    again = run(jax.random.key(1), batch).frames
     assert (again == frames).all()
-    assert (run(jax.random.key(2), batch)["frames"] != frames).any()
+    assert (run(jax.random.key(2), batch).frames != frames).any()
 
 
 def test_what_is_off_changes_nothing():
     batch = made_batch()
     for function in (device.augment_batch, device.warp_batch):
         result = jax.jit(function, static_argnums=2)(jax.random.key(0), batch, _STILL)
-        assert all((result[k] == batch[k]).all() for k in batch), function
+        assert same(result, batch), function
 
 
 def test_frames_of_a_clip_are_coloured_alike():
     batch = made_batch()
-    batch["frames"] = jnp.repeat(batch["frames"][:, :1], 2, axis=1)
+    batch = dataclasses.replace(batch, frames=jnp.repeat(batch.frames[:, :1], 2, axis=1))
     alike = VideoConfig(brightness=0.4, hue=0.5, frame_colour=0.0)
     augment = jax.jit(device.augment_batch, static_argnums=2)
-    frames = augment(jax.random.key(3), batch, alike)["frames"]
-    assert (frames[:, 0] == frames[:, 1]).all() and (frames != batch["frames"]).any()
-    grey = augment(jax.random.key(3), batch, VideoConfig(grey=1.0))["frames"]
+    frames = augment(jax.random.key(3), batch, alike).frames
+    assert (frames[:, 0] == frames[:, 1]).all() and (frames != batch.frames).any()
+    grey = augment(jax.random.key(3), batch, VideoConfig(grey=1.0)).frames
     assert np.ptp(np.asarray(grey).astype(int), axis=-1).max() <= 1
 
 
@@ -175,21 +177,20 @@ def test_warped_batches_stay_consistent():
     run = jax.jit(lambda key: device.warp_batch(key, batch, _MOVING))
     moved = 0
     for seed in range(5):
-        result = {k: np.asarray(v) for k, v in run(jax.random.key(seed)).items()}
-        assert {k: (v.shape, v.dtype) for k, v in result.items()} == {
-            k: (v.shape, v.dtype) for k, v in batch.items()
-        }
-        assert (result["valid"] == batch["valid"]).all()
-        assert set(np.unique(result["labels"])) <= {0, 1, 2}
+        result = jax.tree.map(np.asarray, run(jax.random.key(seed)))
+        shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), clips) for clips in (result, batch)]
+        assert shapes[0] == shapes[1]
+        assert (result.valid == batch.valid).all()
+        assert set(np.unique(result.labels)) <= {0, 1, 2}
         for c in range(8):
-            shown = seen(result["frames"][c])
-            for o in np.flatnonzero(result["valid"][c]):
-                mask = result["labels"][c] == o + 1
+            shown = seen(result.frames[c])
+            for o in np.flatnonzero(result.valid[c]):
+                mask = result.labels[c] == o + 1
                 assert mask[0].sum() >= 2  # min_area
                 assert np.count_nonzero(mask ^ shown[o]) < 0.12 * mask.sum() + 12
-                before = iou(batch["perturbed"][c, o], batch["labels"][c, 0] == o + 1)
-                assert iou(result["perturbed"][c, o], mask[0]) >= before - 0.11
-            moved += (result["labels"][c, 0] != batch["labels"][c, 0]).any()
+                before = iou(batch.perturbed[c, o], batch.labels[c, 0] == o + 1)
+                assert iou(result.perturbed[c, o], mask[0]) >= before - 0.11
+            moved += (result.labels[c, 0] != batch.labels[c, 0]).any()
     assert moved >= 20  # of 40: others would have lost an object
 
 
@@ -212,12 +213,12 @@ def test_crops_show_the_target():
 
 def test_frames_of_a_clip_move_alike_unless_told():
     batch = made_batch(clips=4)
-    batch["frames"] = jnp.repeat(batch["frames"][:, :1], 2, axis=1)
-    batch["labels"] = jnp.repeat(batch["labels"][:, :1], 2, axis=1)
+    frames, labels = (jnp.repeat(x[:, :1], 2, axis=1) for x in (batch.frames, batch.labels))
+    batch = dataclasses.replace(batch, frames=frames, labels=labels)
     warp = jax.jit(device.warp_batch, static_argnums=2)
     result = warp(jax.random.key(1), batch, VideoConfig(turn=20))
-    assert (result["frames"][:, 0] == result["frames"][:, 1]).all()
-    assert (result["labels"][:, 0] == result["labels"][:, 1]).all()
-    assert (result["labels"] != batch["labels"]).any()
+    assert (result.frames[:, 0] == result.frames[:, 1]).all()
+    assert (result.labels[:, 0] == result.labels[:, 1]).all()
+    assert (result.labels != batch.labels).any()
     result = warp(jax.random.key(1), batch, VideoConfig(frame_shift=0.1))
-    assert (result["labels"][:, 0] != result["labels"][:, 1]).any()
+    assert (result.labels[:, 0] != result.labels[:, 1]).any()

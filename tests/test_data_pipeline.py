@@ -5,9 +5,10 @@ import pickle
 from typing import Any
 
 import cv2
+import jax
 import numpy as np
 import pytest
-from helpers_videos import FakeVideos
+from helpers_videos import FakeVideos, same
 from PIL import Image
 
 from rdejax.data import loader as pipeline
@@ -45,10 +46,6 @@ def root(tmp_path_factory):
     return str(folder)
 
 
-def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    return a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
-
-
 def mixed(root) -> list:
     return [root, _SYNTHETIC, FakeVideos((6, 3))]
 
@@ -59,10 +56,10 @@ def mixed(root) -> list:
 def test_batches_are_deterministic_and_seekable(root):
     one = clip_loader(mixed(root), (1, 1, 1), _CLIP, video=_VIDEO, threads=1, **_RUN)
     batches = [next(one) for _ in range(4)]
-    assert batches[0]["frames"].shape == (3, 2, 32, 32, 3)
-    assert batches[0]["labels"].shape == (3, 2, 32, 32)
-    assert batches[0]["perturbed"].shape == (3, 2, 32, 32)
-    assert batches[0]["valid"].shape == (3, 2) and batches[0]["valid"][:, 0].all()
+    assert batches[0].frames.shape == (3, 2, 32, 32, 3)
+    assert batches[0].labels.shape == (3, 2, 32, 32)
+    assert batches[0].perturbed.shape == (3, 2, 32, 32)
+    assert batches[0].valid.shape == (3, 2) and batches[0].valid[:, 0].all()
     many = clip_loader(mixed(root), (1, 1, 1), _CLIP, video=_VIDEO, threads=4, start_step=2, **_RUN)
     assert same(next(many), batches[2]) and same(next(many), batches[3])
     assert not same(batches[0], batches[1])
@@ -72,7 +69,7 @@ def test_batches_are_deterministic_and_seekable(root):
     )
     settings = _RUN | dict(batch_size=4)
     wider = next(clip_loader(mixed(root), (1, 1, 1), _CLIP, video=_VIDEO, **settings))
-    assert (wider["frames"][:3] == batches[0]["frames"]).all()
+    assert (wider.frames[:3] == batches[0].frames).all()
 
 
 def test_hosts_share_the_batch(root):
@@ -86,8 +83,8 @@ def test_hosts_share_the_batch(root):
     for _ in range(2):
         expected = next(whole)
         shares = [next(part) for part in parts]
-        assert all(len(s["valid"]) == 6 // hosts for s in shares)
-        assert same({k: np.concatenate([s[k] for s in shares]) for k in expected}, expected)
+        assert all(len(s.valid) == 6 // hosts for s in shares)
+        assert same(jax.tree.map(lambda *x: np.concatenate(x), *shares), expected)
 
 
 @pytest.mark.slow
@@ -114,7 +111,7 @@ def test_the_curriculum_follows_the_step():
     )  # fmt: skip
     loader = clip_loader([FakeVideos((20,))], (), _CLIP, video=video, **_RUN)
     batches = [next(loader) for _ in range(10)]
-    numbers = [np.median(b["frames"][..., 2], axis=(2, 3)) / 10 for b in batches]
+    numbers = [np.median(b.frames[..., 2], axis=(2, 3)) / 10 for b in batches]
     gaps = np.array([np.rint(n[:, 1] - n[:, 0]) for n in numbers])
     assert (gaps[:5] == 1).all() and gaps[5:].max() > 3
 
@@ -176,7 +173,7 @@ def test_unusable_frames_are_skipped_if_told(caplog):
         [next(loader) for _ in range(6)]
     with caplog.at_level(logging.WARNING):
         loader = clip_loader([source], (), _CLIP, video=_VIDEO, skip_bad=True, threads=1, **_RUN)
-        assert all(next(loader)["valid"][:, 0].all() for _ in range(6))
+        assert all(next(loader).valid[:, 0].all() for _ in range(6))
     messages = [r.message for r in caplog.records if "skipped" in r.message]
     assert len(messages) == 2 and len(set(messages)) == 2
 

@@ -134,10 +134,10 @@ def test_clips_are_made_of_them(images):
     second, moved = 0, 0
     for seed in range(12):
         clip = make_clip(np.random.default_rng(seed), images, config)
-        assert clip["frames"].shape == (3, 48, 48, 3) and clip["valid"][0]
-        assert (clip["labels"][0] == 1).sum() >= config.min_area * 48**2
-        second += bool(clip["valid"][1])
-        moved += (clip["labels"][0] != clip["labels"][2]).any()
+        assert clip.frames.shape == (3, 48, 48, 3) and clip.valid[0]
+        assert (clip.labels[0] == 1).sum() >= config.min_area * 48**2
+        second += bool(clip.valid[1])
+        moved += (clip.labels[0] != clip.labels[2]).any()
     assert second >= 2 and moved >= 9
 
 

@@ -4,9 +4,10 @@ import dataclasses
 from typing import Any
 
 import cv2
+import jax
 import numpy as np
 import pytest
-from helpers_videos import FakeVideos, seen
+from helpers_videos import FakeVideos, same, seen
 
 from rdejax.data.clips.augment import (
     FILL,
@@ -217,23 +218,23 @@ def test_clips_are_as_promised():
     filled = np.zeros(2, int)
     for seed in range(20):
         clip = clip_of(seed, FakeVideos((8, 3, 2)), video=video)
-        assert clip["frames"].shape == (4, 64, 64, 3) and clip["frames"].dtype == np.uint8
-        assert clip["labels"].shape == (4, 64, 64) and clip["labels"].dtype == np.uint8
-        assert clip["perturbed"].shape == (2, 64, 64) and clip["perturbed"].dtype == np.uint8
-        assert clip["valid"].shape == (2,) and clip["valid"].dtype == bool and clip["valid"][0]
-        assert all(array.flags.c_contiguous for array in clip.values())
+        assert clip.frames.shape == (4, 64, 64, 3) and clip.frames.dtype == np.uint8
+        assert clip.labels.shape == (4, 64, 64) and clip.labels.dtype == np.uint8
+        assert clip.perturbed.shape == (2, 64, 64) and clip.perturbed.dtype == np.uint8
+        assert clip.valid.shape == (2,) and clip.valid.dtype == bool and clip.valid[0]
+        assert all(array.flags.c_contiguous for array in jax.tree.leaves(clip))
         for o in range(2):
-            mask = clip["labels"][0] == o + 1
-            if clip["valid"][o]:
+            mask = clip.labels[0] == o + 1
+            if clip.valid[o]:
                 assert mask.sum() >= 64**2 * video.min_area
-                assert iou(clip["perturbed"][o], mask) >= _CLIP.perturb
+                assert iou(clip.perturbed[o], mask) >= _CLIP.perturb
             else:
-                assert not (clip["labels"] == o + 1).any() and not clip["perturbed"][o].any()
-        assert clip["labels"].max() <= 2
-        filled += clip["valid"]
+                assert not (clip.labels == o + 1).any() and not clip.perturbed[o].any()
+        assert clip.labels.max() <= 2
+        filled += clip.valid
     assert filled[0] == 20 and filled[1] > 8
     again = clip_of(19, FakeVideos((8, 3, 2)), video=video)
-    assert all((again[k] == clip[k]).all() for k in clip)
+    assert same(again, clip)
 
 
 def test_labels_follow_the_pixels():
@@ -243,48 +244,48 @@ def test_labels_follow_the_pixels():
     orders = set()
     for seed in range(12):
         clip = clip_of(seed, FakeVideos(shape=(120, 160), radii=(24, 20)), video=video)
-        shown = seen(clip["frames"])
-        for o in np.flatnonzero(clip["valid"]):
-            mask = clip["labels"] == o + 1
+        shown = seen(clip.frames)
+        for o in np.flatnonzero(clip.valid):
+            mask = clip.labels == o + 1
             overlaps = [iou(mask, place) for place in shown]
             assert max(overlaps) > 0.9
-            if clip["valid"].all():
+            if clip.valid.all():
                 orders.add((int(o), int(np.argmax(overlaps))))
     assert orders == {(0, 0), (0, 1), (1, 0), (1, 1)}  # any object may fill any slot
 
 
 def test_frames_come_in_order():
     clip = clip_of(0, FakeVideos((20,)))
-    numbers = np.median(clip["frames"][..., 2], axis=(1, 2)) / 10
+    numbers = np.median(clip.frames[..., 2], axis=(1, 2)) / 10
     assert set(np.diff(numbers)) <= {1, 2, 3} and (np.diff(numbers) > 0).all()
     back = clip_of(0, FakeVideos((20,)), reverse=1.0)
-    assert (np.diff(np.median(back["frames"][..., 2], axis=(1, 2))) < 0).all()
+    assert (np.diff(np.median(back.frames[..., 2], axis=(1, 2))) < 0).all()
     near = clip_of(0, FakeVideos((20,), spacing=5))
-    assert set(np.diff(np.median(near["frames"][..., 2], axis=(1, 2))) / 10) == {1}
+    assert set(np.diff(np.median(near.frames[..., 2], axis=(1, 2))) / 10) == {1}
 
 
 def test_the_sequence_moves_as_one_and_frames_on_their_own():
     source = FakeVideos(still=True)
     video = VideoConfig(gaps=(2,), phases=(), frame_colour=0.0)
     together = clip_of(3, source, video=video)
-    assert (together["frames"] == together["frames"][:1]).all()
-    assert (together["labels"] == together["labels"][:1]).all()
+    assert (together.frames == together.frames[:1]).all()
+    assert (together.labels == together.labels[:1]).all()
     for setting in ("frame_turn", "frame_shift", "frame_bend"):
         value = 20.0 if setting == "frame_turn" else 0.1
         apart = clip_of(3, source, video=video, **{setting: value})
-        assert (apart["labels"][0] != apart["labels"][1]).any(), setting
+        assert (apart.labels[0] != apart.labels[1]).any(), setting
     coloured = clip_of(3, source, video=video, frame_colour=0.2)
-    assert (coloured["labels"] == coloured["labels"][:1]).all()
-    assert (coloured["frames"] != coloured["frames"][:1]).any()
+    assert (coloured.labels == coloured.labels[:1]).all()
+    assert (coloured.frames != coloured.frames[:1]).any()
 
 
 def test_flips_and_crops_are_drawn():
     source = FakeVideos(still=True, radii=(12, 0))
     middles, areas = [], []
     for seed in range(40):
-        labels = clip_of(seed, source, flip=0.5, crop=1.0)["labels"][0]
+        labels = clip_of(seed, source, flip=0.5, crop=1.0).labels[0]
         middles.append(np.nonzero(labels)[1].mean() < 32)
-        areas.append((clip_of(seed, source, crop=0.2)["labels"][0] > 0).sum())
+        areas.append((clip_of(seed, source, crop=0.2).labels[0] > 0).sum())
     assert 8 < sum(middles) < 32
     assert max(areas) > 2 * min(areas)
 
@@ -292,9 +293,9 @@ def test_flips_and_crops_are_drawn():
 def test_colours_are_left_to_the_device():
     loud = dict(brightness=0.5, hue=1.0, frame_colour=0.3, grey=1.0)
     plain = clip_of(1, FakeVideos(still=True), on_device=True, **loud)
-    assert set(map(tuple, plain["frames"][0, 2:5, 2:-2].reshape(-1, 3))) == {(100, 100, 0)}
+    assert set(map(tuple, plain.frames[0, 2:5, 2:-2].reshape(-1, 3))) == {(100, 100, 0)}
     grey = clip_of(1, FakeVideos(still=True), **loud)
-    assert np.ptp(grey["frames"].astype(int), axis=-1).max() <= 1
+    assert np.ptp(grey.frames.astype(int), axis=-1).max() <= 1
 
 
 def test_objects_of_the_wrong_size_are_background():
@@ -307,10 +308,10 @@ def test_objects_of_the_wrong_size_are_background():
     assert not len(choose_objects(rng, 0 * labels, 2, 0, 400))
     for seed in range(6):  # the red object covers 6 % of the frame, the green one 3 %
         clip = clip_of(seed, FakeVideos(still=True), min_area=0.04)
-        assert clip["valid"].tolist() == [True, False]
-        assert iou(clip["labels"] == 1, seen(clip["frames"])[0]) > 0.9
+        assert clip.valid.tolist() == [True, False]
+        assert iou(clip.labels == 1, seen(clip.frames)[0]) > 0.9
         clip = clip_of(seed, FakeVideos(still=True), max_area=0.04)
-        assert iou(clip["labels"] == 1, seen(clip["frames"])[1]) > 0.9
+        assert iou(clip.labels == 1, seen(clip.frames)[1]) > 0.9
 
 
 def test_later_frames_may_be_empty():
@@ -320,7 +321,7 @@ def test_later_frames_may_be_empty():
             return image, ids if frame == 0 else 0 * ids
 
     clip = clip_of(0, Vanishing())
-    assert clip["labels"][0].any() and not clip["labels"][1:].any()
+    assert clip.labels[0].any() and not clip.labels[1:].any()
 
 
 def test_without_objects_other_sequences_are_tried():
@@ -331,7 +332,7 @@ def test_without_objects_other_sequences_are_tried():
 
     source = FirstEmpty((6, 6))
     for seed in range(4):
-        assert clip_of(seed, source, tries=3)["valid"].any()
+        assert clip_of(seed, source, tries=3).valid.any()
     source = FakeVideos((6, 6), radii=(0, 0))
     with pytest.raises(NoObjectError, match="the last video[01], show no object of 0.05 to 100 %"):
         clip_of(0, source, tries=2)

@@ -1,5 +1,6 @@
 """Losses and gradients of the clip step against the published PyTorch code, term by term."""
 
+import dataclasses
 import functools
 import json
 from typing import Any
@@ -14,6 +15,7 @@ from helpers_reference import REFERENCE, filled_model
 from rdejax.convert.archs import ARCHS
 from rdejax.convert.build import shapes_of
 from rdejax.convert.names import targets
+from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.models import create
 from rdejax.train.clip import batch_loss, clip_outputs
@@ -37,17 +39,17 @@ def numbers(net: str) -> dict[str, Any]:
     return json.loads((REFERENCE / "rde_losses.json").read_text())[net]
 
 
-def the_batch(frames: int, objects: int) -> dict[str, np.ndarray]:
+def the_batch(frames: int, objects: int) -> Clip:
     """The two samples: the clip, and the clip mirrored with object 1 only."""
     v = vectors()
     clip = v["frames"][:frames]
     labels = v["labels"][:, :frames]
-    return {
-        "frames": np.stack([clip, clip[:, :, ::-1]]),
-        "labels": np.where(labels <= objects, labels, 0),
-        "perturbed": v["pgt"][:, :objects],
-        "valid": v["selector"][:, :objects] > 0,
-    }
+    return Clip(
+        frames=np.stack([clip, clip[:, :, ::-1]]),
+        labels=np.where(labels <= objects, labels, 0),
+        perturbed=v["pgt"][:, :objects],
+        valid=v["selector"][:, :objects] > 0,
+    )
 
 
 class Run:
@@ -151,7 +153,7 @@ def test_logits_of_every_frame_equal_the_published_code() -> None:
         np.testing.assert_allclose(mine[0], reference[0], atol=2e-3, rtol=1e-4)
         # The second sample has one object; the absent one can win nowhere, here and there.
         np.testing.assert_allclose(mine[1, :2], reference[1, :2], atol=2e-3, rtol=1e-4)
-        loss = cross_entropy(jnp.asarray(logits[0, t - 1]), jnp.asarray(run.batch["labels"][0, t]))
+        loss = cross_entropy(jnp.asarray(logits[0, t - 1]), jnp.asarray(run.batch.labels[0, t]))
         assert np.isfinite(loss).all()
 
 
@@ -169,11 +171,11 @@ def test_paper_convention_leaves_absent_objects_out() -> None:
     """An unused slot changes nothing, which is not so of the published code."""
     model = create("rde-lite")
     one = jax.tree.map(lambda x: jnp.asarray(x[1:]), the_batch(3, 2))
-    alone = {**one, "perturbed": one["perturbed"][:, :1], "valid": one["valid"][:, :1]}
+    alone = dataclasses.replace(one, perturbed=one.perturbed[:, :1], valid=one.valid[:, :1])
     config = LossConfig(pattern="alternate")
 
     @jax.jit
-    def total(batch: dict[str, Any]):
+    def total(batch: Clip):
         return batch_loss(model, batch, jnp.zeros((), jnp.int32), config)
 
     (a, terms), (b, _) = total(one), total(alone)

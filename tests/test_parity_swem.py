@@ -27,6 +27,7 @@ import rdejax
 from rdejax.convert.archs import ARCHS
 from rdejax.convert.build import shapes_of
 from rdejax.convert.names import targets
+from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.memory.protocol import Masks
 from rdejax.memory.swem import class_weights
@@ -240,18 +241,18 @@ def numbers(step: int) -> dict[str, Any]:
 
 
 @functools.cache
-def the_batch() -> dict[str, Any]:
+def the_batch() -> Clip:
     v, clip = losses(), swem_stages()["frames"][:3]
     valid = v["valid_obj"][:, 1:] > 0
     labels = v["labels"]
     masks = np.stack([(labels[:, 0] == i).astype(np.uint8) for i in (1, 2)], axis=1)
-    return {
-        "frames": np.stack([clip, clip[:, :, ::-1]]),
-        "labels": labels,
-        "perturbed": masks,
-        "valid": valid,
-        "given": {"initial_bases": swem_initial_bases(2, samples=2)},
-    }
+    return Clip(
+        frames=np.stack([clip, clip[:, :, ::-1]]),
+        labels=labels,
+        perturbed=masks,
+        valid=valid,
+        given={"initial_bases": swem_initial_bases(2, samples=2)},
+    )
 
 
 @functools.cache
@@ -323,11 +324,10 @@ def test_logits_of_the_clip_equal_the_published_code() -> None:
 def test_losses_count_every_class_without_valid_objects() -> None:
     """The published `no_valid` case: absent objects are classes like others."""
     config, state, _ = training()
-    v = the_batch()
-    everyone = {**v, "valid": np.ones_like(v["valid"])}
+    batch = the_batch()
     fraction = bootstrap_fraction(jnp.asarray(0), 20_000, 70_000, 0.3)
     logits = jnp.asarray(losses()["logits"]).swapaxes(1, 2)
-    labels = jnp.asarray(everyone["labels"])[:, 1:, ::2, ::2]
+    labels = jnp.asarray(batch.labels)[:, 1:, ::2, ::2]
     terms = jax.vmap(lambda x, y: segmentation_terms(x, y, jnp.ones(2, bool), fraction))(
         logits, labels
     )

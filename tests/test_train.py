@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.data.loader import clip_loader
 from rdejax.models import create
@@ -45,7 +46,7 @@ TINY = TrainConfig(
 )
 
 
-def clip_batch() -> dict[str, np.ndarray]:
+def clip_batch() -> Clip:
     """Two clips of a bright square that moves over noise."""
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 90, (2, 3, SIZE, SIZE, 3)).astype(np.uint8)
@@ -56,12 +57,7 @@ def clip_batch() -> dict[str, np.ndarray]:
             frames[(b, t, *window)] = (220, 180, 60 + 100 * b)
             labels[(b, t, *window)] = 1
     perturbed = labels[:, :1].copy()
-    return {
-        "frames": frames,
-        "labels": labels,
-        "perturbed": perturbed,
-        "valid": np.ones((2, 1), bool),
-    }
+    return Clip(frames, labels, perturbed, np.ones((2, 1), bool))
 
 
 def test_cross_entropy_and_bootstrapping() -> None:
@@ -185,9 +181,9 @@ def test_a_run_overfits_synthetic_clips() -> None:
     step, predict = make_step(model, config), make_predict(model, config)
     for _ in range(config.steps):
         state, _ = step(state, batch)
-    predicted, labels = np.asarray(predict(state, batch)), np.asarray(batch["labels"][:, 1:])
+    predicted, labels = np.asarray(predict(state, batch)), np.asarray(batch.labels[:, 1:])
     scores = []
-    for b, o in zip(*np.nonzero(np.asarray(batch["valid"])), strict=True):
+    for b, o in zip(*np.nonzero(np.asarray(batch.valid)), strict=True):
         for mine, truth in zip(predicted[b] == o + 1, labels[b] == o + 1, strict=True):
             if truth.any():
                 scores.append((mine & truth).sum() / (mine | truth).sum())

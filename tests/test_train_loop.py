@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import rdejax.train.loop as loop
+from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.errors import RdejaxError
 from rdejax.models import create
@@ -48,15 +49,11 @@ VALIDATED = ValidateConfig(every=2, root="nowhere")
 HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
-def tiny_batch() -> dict[str, np.ndarray]:
+def tiny_batch() -> Clip:
     labels = np.zeros((2, 3, SIZE, SIZE), np.uint8)
     labels[:, :, 8:24, 8:24] = 1
-    return {
-        "frames": np.full((2, 3, SIZE, SIZE, 3), 60, np.uint8),
-        "labels": labels,
-        "perturbed": labels[:, :1].copy(),
-        "valid": np.ones((2, 1), bool),
-    }
+    frames = np.full((2, 3, SIZE, SIZE, 3), 60, np.uint8)
+    return Clip(frames, labels, labels[:, :1].copy(), np.ones((2, 1), bool))
 
 
 @pytest.fixture
@@ -86,7 +83,7 @@ def stub(monkeypatch):
         return step
 
     def make_predict(model, config, mesh=None):
-        return lambda state, batch: jnp.asarray(batch["labels"])[:, 1:]
+        return lambda state, batch: jnp.asarray(batch.labels)[:, 1:]
 
     def batches(*args, **kwargs):
         while True:
@@ -385,7 +382,7 @@ def test_clock_leaves_pauses_out(monkeypatch) -> None:
 
 def test_contact_sheet_shows_input_truth_and_prediction() -> None:
     batch = tiny_batch()
-    predicted = batch["labels"][:, 1:].copy()
+    predicted = batch.labels[:, 1:].copy()
     predicted[0, 1] = 0
     sheet = contact_sheet(batch, predicted, clips=2)
     width = 3 * SIZE + 8

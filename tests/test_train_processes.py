@@ -19,6 +19,7 @@ _ONE_OF_TWO = """
 import itertools, os, signal, sys, time
 import jax, jax.numpy as jnp, numpy as np
 import rdejax.train.loop as loop
+from rdejax.data.batch import Clip
 from rdejax.models import create
 from rdejax.data.config import ClipConfig
 from rdejax.train.config import ScaleConfig, TrainConfig, ValidateConfig
@@ -37,13 +38,13 @@ def make_step(model, config, mesh):
     @jax.jit
     def grow(state, batch):
         params = jax.tree.map(lambda x: x + 1.0, state.params)
-        mean = batch["frames"].astype(jnp.float32).mean()
+        mean = batch.frames.astype(jnp.float32).mean()
         metrics = {"loss": mean, "grad_norm": mean, "iou": mean}
         return TrainState(params, state.fixed, params, state.optimizer, state.step + 1), metrics
 
     def step(state, batch):
         done = int(state.step) + 1
-        assert batch["frames"].shape[0] == 4
+        assert batch.frames.shape[0] == 4
         if done == 13 and number == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.05)
@@ -52,19 +53,19 @@ def make_step(model, config, mesh):
 
 def batches(config, sources, first):
     for _ in itertools.count():
-        yield {
-            "frames": np.full((2, 3, 48, 48, 3), 10 * (number + 1), np.uint8),
-            "labels": np.zeros((2, 3, 48, 48), np.uint8),
-            "perturbed": np.zeros((2, 1, 48, 48), np.uint8),
-            "valid": np.ones((2, 1), bool),
-        }
+        yield Clip(
+            frames=np.full((2, 3, 48, 48, 3), 10 * (number + 1), np.uint8),
+            labels=np.zeros((2, 3, 48, 48), np.uint8),
+            perturbed=np.zeros((2, 1, 48, 48), np.uint8),
+            valid=np.ones((2, 1), bool),
+        )
 
 def validate(model, config, sequences, stopped):
     score = float(np.asarray(model.decoder.pred.bias[...]).mean()) / 100
     return {"J&F": score, "J": score, "F": score, "sequences": {}}
 
 loop.make_step, loop._load, loop.validate = make_step, batches, validate
-loop.make_predict = lambda model, config, mesh: jax.jit(lambda state, batch: batch["labels"][:, 1:])
+loop.make_predict = lambda model, config, mesh: jax.jit(lambda state, batch: batch.labels[:, 1:])
 loop.validation_sequences = lambda config: []
 loop.train(config, workdir, resume=True)
 """

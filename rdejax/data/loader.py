@@ -10,6 +10,7 @@ import cv2
 import grain
 import numpy as np
 
+from rdejax.data.batch import Clip
 from rdejax.data.clips.from_images import make_clip
 from rdejax.data.clips.from_videos import NoObjectError, make_video_clip
 from rdejax.data.config import ClipConfig, VideoConfig
@@ -27,7 +28,6 @@ _ENDLESS = 1 << 40
 _BAD_IN_A_ROW = 20
 _KEEP_MEGABYTES = 256  # decoded frames of all videos, per process
 
-Clip = dict[str, np.ndarray]
 Maker = Callable[[np.random.Generator, float], Clip]
 
 
@@ -257,7 +257,7 @@ def clip_loader(
       shard: (h, n), this is host h of n: clips h B/n up to (h+1) B/n of every batch of B.
 
     Returns:
-      Iterator of dictionaries as `make_clip`'s, every array with a leading batch axis.
+      Iterator of batches, with one leading axis.
 
     Raises:
       RdejaxError: no source given, one without data, or a number out of range.

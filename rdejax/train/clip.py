@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from rdejax.data.batch import Clip
 from rdejax.memory.registry import make_rule
 from rdejax.models.matching import Features, State, System
 from rdejax.propagate.blocks import one_frame
@@ -95,7 +96,7 @@ def with_background(masks: Float[Array, "o H W"]) -> Float[Array, "o+1 H W"]:
 
 def clip_outputs(
     model: System,
-    clip: dict[str, Any],
+    clip: Clip,
     *,
     pattern: str,
     every_object: bool = False,
@@ -115,15 +116,14 @@ def clip_outputs(
 
     Args:
       model: the system; its memory rule does not matter with the pattern "bank".
-      clip: frames uint8 [t, H, W, 3], labels uint8 [t, H, W], perturbed uint8 [o, H, W], valid
-        bool [o]; optionally given, see `rdejax.memory.protocol.Masks`.
+      clip: one clip, without leading axes.
       pattern: see above; "alternate" needs an odd number of frames.
       every_object: unused slots count in L_UG and L_MC, as in the public code.
       consistency: whether L_MC is computed; it costs the encoding of one more value.
       remat: recompute activations in the backward pass instead of keeping them.
       dtype: of the networks' activations; logits and losses are float32.
     """
-    frames, labels, valid = clip["frames"], clip["labels"], clip["valid"]
+    frames, labels, valid = clip.frames, clip.labels, clip.valid
     sam = pattern == "alternate"
     period = 2 if sam else 1
     counts = jnp.ones_like(valid) if every_object else valid
@@ -139,9 +139,9 @@ def clip_outputs(
     sam_model = own_memory(model) if sam else None
 
     def entry(masks: Array) -> Any:
-        return bank_model.entry(first, with_background(masks), 1, clip.get("given"))
+        return bank_model.entry(first, with_background(masks), 1, clip.given)
 
-    given = keep(entry)(clip["perturbed"].astype(jnp.float32))
+    given = keep(entry)(clip.perturbed.astype(jnp.float32))
     bank = bank_model.begin(given, valid[None])
     if bank_model.memory.capacity(frames.shape[0] - 2) is not None:
         bank = bank_model.reserve(bank, frames.shape[0] - 1)
@@ -221,7 +221,7 @@ def segmentation_terms(
 
 def clip_loss(
     model: System,
-    clip: dict[str, Array],
+    clip: Clip,
     step: Int[Array, ""],
     config: LossConfig,
     *,
@@ -252,7 +252,7 @@ def clip_loss(
         dtype=dtype,
     )
     fraction = bootstrap_fraction(step, config.bootstrap_start, config.bootstrap_end, config.top_p)
-    terms = segmentation_terms(out.logits, clip["labels"][1:], clip["valid"], fraction)
+    terms = segmentation_terms(out.logits, clip.labels[1:], clip.valid, fraction)
     weights = frame_weights(out.logits.shape[0], config.convention, config.pattern)
     metrics = {
         "segmentation": jnp.dot(weights, terms["cross_entropy"]),
@@ -271,7 +271,7 @@ def clip_loss(
 
 def batch_loss(
     model: System,
-    batch: dict[str, Array],
+    batch: Clip,
     step: Int[Array, ""],
     config: LossConfig,
     *,
@@ -280,7 +280,7 @@ def batch_loss(
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Mean of `clip_loss` over the clips of a batch (leading axis of every array)."""
 
-    def one(clip: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+    def one(clip: Clip) -> tuple[Array, dict[str, Array]]:
         return clip_loss(model, clip, step, config, remat=remat, dtype=dtype)
 
     losses, terms = jax.vmap(one)(batch)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rdejax.data.batch import Clip
 from rdejax.data.loader import clip_loader
 from rdejax.data.sources.spec import Source, open_source
 from rdejax.errors import RdejaxError
@@ -42,7 +43,7 @@ from rdejax.train.workdir import (
     record_start,
 )
 
-Batches = Iterator[dict[str, np.ndarray]]
+Batches = Iterator[Clip]
 
 
 def train(config: TrainConfig, workdir: Path | str, *, resume: bool = False) -> Path:
@@ -190,7 +191,7 @@ class _Run:
         if jax.process_index() == 0:
             save_weights(path, model, step=step, **extra)
 
-    def _next(self, batches: Batches) -> dict[str, np.ndarray] | None:
+    def _next(self, batches: Batches) -> Clip | None:
         """The next batch; None where a signal has ended the processes that make them."""
         try:
             return next(batches)
@@ -199,7 +200,7 @@ class _Run:
                 return None
             raise
 
-    def _report(self, done: int, state: TrainState, batch: dict[str, np.ndarray]) -> None:
+    def _report(self, done: int, state: TrainState, batch: Clip) -> None:
         config = self.config
         self.monitor.advance(done)
         if done % config.log_every == 0 or done == config.steps:
@@ -210,13 +211,13 @@ class _Run:
             with self.clock.paused():
                 self.monitor.picture(done, self._picture(state, batch))
 
-    def _picture(self, state: TrainState, batch: dict[str, np.ndarray]) -> np.ndarray:
+    def _picture(self, state: TrainState, batch: Clip) -> np.ndarray:
         self.predict = self.predict or make_predict(self.model, self.config, self.mesh)
         labels = self.predict(state, put_batch(batch, self.mesh))
         # Of several processes the first shows its own clips.
         shard = min(labels.addressable_shards, key=lambda s: s.index[0].start or 0)
         shown = np.asarray(shard.data)
-        return contact_sheet({k: v[: len(shown)] for k, v in batch.items()}, shown)
+        return contact_sheet(jax.tree.map(lambda x: x[: len(shown)], batch), shown)
 
     def _keep(self, done: int, state: TrainState) -> None:
         """Validates and saves, where it is time to."""

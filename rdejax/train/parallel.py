@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from rdejax.data.batch import Clip
 from rdejax.errors import RdejaxError
 from rdejax.train.config import ScaleConfig
 
@@ -96,7 +97,7 @@ def shard_state(state: Any, mesh: Mesh, *, fsdp: bool) -> Any:
     return jax.tree.map(put, state, state_shardings(state, mesh, fsdp=fsdp))
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:
+def put_batch(batch: Clip, mesh: Mesh) -> Clip:
     """A global batch of which this process gives its share, process by process in order."""
     sharding = batch_sharding(mesh)
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from rdejax.data.batch import Clip
 from rdejax.io.overlay import render_overlay
 
 _SIDE = 192
@@ -11,12 +12,12 @@ _GAP = 4
 
 
 def contact_sheet(
-    batch: dict[str, np.ndarray], predicted: UInt8[np.ndarray, "b t H W"], clips: int = 3
+    batch: Clip, predicted: UInt8[np.ndarray, "b t H W"], clips: int = 3
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Input, truth and prediction side by side, one row a frame, the clips next to one another.
 
     Args:
-      batch: see `rdejax.data.clips.from_images.make_clip`, with a leading axis of clips.
+      batch: with one leading axis.
       predicted: ids of the frames after the first, whose (perturbed) mask was given: that is what
         is shown as its prediction.
       clips: at most this many of them.
@@ -25,10 +26,10 @@ def contact_sheet(
     return _join([_clip(batch, predicted, i) for i in range(count)], axis=1)
 
 
-def _clip(batch: dict[str, np.ndarray], predicted: np.ndarray, i: int) -> np.ndarray:
-    frames, labels = batch["frames"][i], batch["labels"][i]
+def _clip(batch: Clip, predicted: np.ndarray, i: int) -> np.ndarray:
+    frames, labels = np.asarray(batch.frames[i]), np.asarray(batch.labels[i])
     given = np.zeros_like(labels[0])
-    for slot, mask in enumerate(batch["perturbed"][i]):
+    for slot, mask in enumerate(batch.perturbed[i]):
         given[mask > 0] = slot + 1
     masks = [given, *predicted[i]]
     rows = [

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from rdejax.data.batch import Clip
 from rdejax.models.matching import System
 from rdejax.nn.layers import Frozen
 from rdejax.train.clip import batch_loss, clip_outputs
@@ -136,7 +137,7 @@ def make_gradients(model: System, config: TrainConfig) -> Callable[..., tuple[An
     """(state, batch) -> (metrics, gradients), in as many parts as `scale.accumulate` says."""
     dtype, parts = _compute_type(config), config.scale.accumulate
 
-    def loss(params: Any, fixed: Any, batch: dict[str, Array], step: Array):
+    def loss(params: Any, fixed: Any, batch: Clip, step: Array):
         # Gradients come back through the cast, so they and the parameters stay float32.
         merged = merge(model, config, _cast(params, dtype), _cast(fixed, dtype))
         total, terms = batch_loss(
@@ -146,8 +147,8 @@ def make_gradients(model: System, config: TrainConfig) -> Callable[..., tuple[An
 
     gradient = jax.grad(loss, has_aux=True)
 
-    def gradients(state: TrainState, batch: dict[str, Array]) -> tuple[Any, Any]:
-        def part(clips: dict[str, Array]) -> tuple[Any, Any]:
+    def gradients(state: TrainState, batch: Clip) -> tuple[Any, Any]:
+        def part(clips: Clip) -> tuple[Any, Any]:
             grads, metrics = gradient(state.params, state.fixed, clips, state.step)
             return metrics, grads
 
@@ -171,7 +172,7 @@ def make_update(model: System, config: TrainConfig) -> Callable[..., tuple[Train
     optimizer, rate = make_optimizer(config), learning_rate(config)
     gradients, decay = make_gradients(model, config), config.optimizer.ema
 
-    def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, batch: Clip) -> tuple[TrainState, dict[str, Array]]:
         if config.video.on_device:
             from rdejax.data.clips.augment_on_device import augment_batch
 
@@ -216,10 +217,10 @@ def make_predict(model: System, config: TrainConfig, mesh: Mesh | None = None):
     """Jitted (state, batch) -> labels uint8 [b, t-1, H, W] by the averaged weights."""
     dtype = _compute_type(config)
 
-    def predict(state: TrainState, batch: dict[str, Array]) -> Array:
+    def predict(state: TrainState, batch: Clip) -> Array:
         averaged = merge(model, config, _cast(state.ema, dtype), _cast(state.fixed, dtype))
 
-        def one(clip: dict[str, Array]) -> Array:
+        def one(clip: Clip) -> Array:
             logits = clip_outputs(averaged, clip, pattern=config.loss.pattern, dtype=dtype).logits
             return jnp.argmax(logits, axis=1).astype(jnp.uint8)
 

@@ -5,6 +5,8 @@ JAX key. They apply to every clip of a batch, whatever it was made from. Clips a
 each other, so a sharded batch stays where it is.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +14,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, UInt8
 
+from rdejax.data.batch import Clip
 from rdejax.data.clips.appearance import colour_matrix
 from rdejax.data.clips.augment import ASPECT, FILL
 from rdejax.data.config import VideoConfig
 
-Batch = dict[str, Array]
 _IOU_LOSS = 0.1  # by which cropping may lower a first mask's IoU before the clip is left as it is
 
 # The colour matrix is affine in contrast and in the chroma's rotation, so three instances of the
@@ -80,22 +82,21 @@ def draw_colours(key: Array, frames: int, video: VideoConfig) -> Float[Array, "t
     return chain(jnp.broadcast_to(common, each.shape), each)
 
 
-def augment_batch(key: Array, batch: Batch, video: VideoConfig) -> Batch:
+def augment_batch(key: Array, batch: Clip, video: VideoConfig) -> Clip:
     """Changes the colours of a batch of clips, per clip and per frame.
 
     Args:
       key: of this step.
-      batch: see `from_images.make_clip`, with a leading axis of clips; only `frames` uint8
-        [b, t, s, s, 3] is looked at.
+      batch: with one leading axis; only `frames` is looked at.
       video: brightness, contrast, saturation, hue, grey and frame_colour.
 
     Returns:
       The batch with other frames, of the same shape and type.
     """
-    clips, frames = batch["frames"].shape[:2]
+    clips, frames = batch.frames.shape[:2]
     keys = jax.random.split(key, clips)
     matrices = jax.vmap(lambda k: draw_colours(k, frames, video))(keys)
-    return batch | {"frames": apply_colour(batch["frames"], matrices)}
+    return dataclasses.replace(batch, frames=apply_colour(batch.frames, matrices))
 
 
 # Geometry
@@ -179,9 +180,9 @@ def draw_warp(key: Array, target: Bool[Array, "s s"], video: VideoConfig) -> Flo
     return _product(canvas, crop_matrix(origin[0], origin[1], extent[0], extent[1], size))
 
 
-def warp_clip(key: Array, clip: Batch, video: VideoConfig) -> Batch:
+def warp_clip(key: Array, clip: Clip, video: VideoConfig) -> Clip:
     """`warp_batch` of one clip, without the leading axis."""
-    frames, labels, size = clip["frames"], clip["labels"], clip["labels"].shape[-1]
+    frames, labels, size = clip.frames, clip.labels, clip.labels.shape[-1]
     sequence_key, frame_key = jax.random.split(key)
     sequence = draw_warp(sequence_key, labels[0] == 1, video)
     drawn = jax.random.uniform(frame_key, (len(frames), 3), minval=-1.0)
@@ -195,15 +196,16 @@ def warp_clip(key: Array, clip: Batch, video: VideoConfig) -> Batch:
     kept = _still_shown(clip, matrices[0], video.min_area)
     matrices = jnp.where(kept, matrices, jnp.eye(3))
     x, y = jax.vmap(lambda m: source_points(m, size))(matrices)
-    first = jax.vmap(lambda mask: warp_ids(mask, x[0], y[0]))(clip["perturbed"])
-    return clip | {
-        "frames": jax.vmap(warp_frame)(frames, x, y),
-        "labels": jax.vmap(warp_ids)(labels, x, y),
-        "perturbed": first,
-    }
+    first = jax.vmap(lambda mask: warp_ids(mask, x[0], y[0]))(clip.perturbed)
+    return dataclasses.replace(
+        clip,
+        frames=jax.vmap(warp_frame)(frames, x, y),
+        labels=jax.vmap(warp_ids)(labels, x, y),
+        perturbed=first,
+    )
 
 
-def warp_batch(key: Array, batch: Batch, video: VideoConfig) -> Batch:
+def warp_batch(key: Array, batch: Clip, video: VideoConfig) -> Clip:
     """Mirrors, turns, shears, scales and crops clips, each in its own way; ids stay exact.
 
     A clip stays as it is if one of its objects would leave its first frame (`min_area`), or its
@@ -211,14 +213,13 @@ def warp_batch(key: Array, batch: Batch, video: VideoConfig) -> Batch:
 
     Args:
       key: of this step.
-      batch: frames, labels, perturbed and valid of `from_images.make_clip`, with a leading
-        axis of clips.
+      batch: with one leading axis.
       video: flip, turn, shear, zoom, crop, frame_turn, frame_shift and min_area.
 
     Returns:
       The batch with other frames, labels and perturbed masks, of the same shapes and types.
     """
-    keys = jax.random.split(key, len(batch["frames"]))
+    keys = jax.random.split(key, len(batch.frames))
     return jax.vmap(lambda k, clip: warp_clip(k, clip, video))(keys, batch)
 
 
@@ -237,17 +238,17 @@ def _pick(source: Array, x: Array, y: Array, fill: Array) -> Array:
     return jnp.where(inside, source[row, column], fill)
 
 
-def _still_shown(clip: Batch, matrix: Array, least: float) -> Array:
+def _still_shown(clip: Clip, matrix: Array, least: float) -> Array:
     """Whether every object is still in the first frame, with a perturbed mask that fits."""
-    size = clip["labels"].shape[-1]
+    size = clip.labels.shape[-1]
     x, y = source_points(matrix, size)
-    slots = jnp.arange(1, len(clip["valid"]) + 1)[:, None, None]
-    masks, perturbed = clip["labels"][0] == slots, clip["perturbed"] > 0
+    slots = jnp.arange(1, len(clip.valid) + 1)[:, None, None]
+    masks, perturbed = clip.labels[0] == slots, clip.perturbed > 0
     pick = jax.vmap(lambda mask: warp_ids(mask.astype(jnp.uint8), x, y) > 0)
     seen, seen_perturbed = pick(masks), pick(perturbed)
     large = seen.sum((1, 2)) >= max(1.0, least * size**2)
     fits = _iou(seen, seen_perturbed) >= _iou(masks, perturbed) - _IOU_LOSS
-    return jnp.all(~clip["valid"] | (large & fits))
+    return jnp.all(~clip.valid | (large & fits))
 
 
 def _iou(a: Bool[Array, "o s s"], b: Bool[Array, "o s s"]) -> Float[Array, " o"]:

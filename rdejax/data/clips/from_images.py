@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from rdejax.data.batch import Clip
 from rdejax.data.clips.appearance import Appearance
 from rdejax.data.clips.perturb import perturb_mask
 from rdejax.data.clips.sprites import Backdrop, Sprite, instances
@@ -111,7 +112,7 @@ def drop_hidden(
     return cv2.LUT(labels, new).reshape(labels.shape), np.arange(objects) < len(seen)
 
 
-def make_clip(rng: np.random.Generator, draw: Draw, config: ClipConfig) -> dict[str, np.ndarray]:
+def make_clip(rng: np.random.Generator, draw: Draw, config: ClipConfig) -> Clip:
     """A clip in which objects, distractors and camera move independently.
 
     Either an image moves as a whole, its own objects labelled, or objects cut from other images are
@@ -125,8 +126,7 @@ def make_clip(rng: np.random.Generator, draw: Draw, config: ClipConfig) -> dict[
       config: see `ClipConfig`.
 
     Returns:
-      frames uint8 [t, s, s, 3]; labels uint8 [t, s, s], 0 background; perturbed uint8 [o, s, s],
-      imperfect first masks, 0 or 1; valid bool [o]. The first slot is always filled.
+      A clip of s x s pixels. The first slot is always filled.
 
     Raises:
       RdejaxError: no image with an object to label was found.
@@ -146,4 +146,4 @@ def make_clip(rng: np.random.Generator, draw: Draw, config: ClipConfig) -> dict[
         perturb_mask(rng, (labels[0] == o + 1).astype(np.uint8), config.perturb)
         for o in range(config.objects)
     ]
-    return {"frames": frames, "labels": labels, "perturbed": np.stack(masks), "valid": valid}
+    return Clip(frames, labels, np.stack(masks), valid)

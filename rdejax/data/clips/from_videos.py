@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from rdejax.data.batch import Clip
 from rdejax.data.clips.augment import (
     chain,
     draw_affine,
@@ -80,7 +81,7 @@ def make_video_clip(
     clip: ClipConfig,
     video: VideoConfig,
     progress: float = 0.0,
-) -> dict[str, np.ndarray]:
+) -> Clip:
     """A clip cut from a random video of a source (STM's, STCN's and RDE-VOS's main training).
 
     Of the objects that the first frame shows, after cropping, random ones fill the slots, as many
@@ -94,8 +95,7 @@ def make_video_clip(
       progress: step / steps, for the curriculum.
 
     Returns:
-      As `from_images.make_clip`'s: frames uint8 [t, s, s, 3]; labels uint8 [t, s, s];
-      perturbed uint8 [o, s, s]; valid bool [o]. The first slot is always filled.
+      A clip of s x s pixels. The first slot is always filled.
 
     Raises:
       RdejaxError: a frame that cannot be used.
@@ -122,7 +122,7 @@ def _try(
     clip: ClipConfig,
     video: VideoConfig,
     progress: float,
-) -> dict[str, np.ndarray] | None:
+) -> Clip | None:
     """A clip of one sequence; None if its first frame shows no object of the right size."""
     gap = max_gap(progress, video.gaps, video.phases, source.spacing)
     length = source.length(index)
@@ -181,7 +181,7 @@ def _finish(
     objects: np.ndarray,
     clip: ClipConfig,
     video: VideoConfig,
-) -> dict[str, np.ndarray]:
+) -> Clip:
     """Colours, labels in slot order, imperfect first masks."""
     if not video.on_device:
         common = draw_colour(rng, video)
@@ -195,4 +195,4 @@ def _finish(
         for o in range(clip.objects)
     ]
     valid = np.arange(clip.objects) < len(objects)
-    return {"frames": frames, "labels": labels, "perturbed": np.stack(masks), "valid": valid}
+    return Clip(frames, labels, np.stack(masks), valid)
