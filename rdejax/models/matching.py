@@ -98,7 +98,9 @@ class System(nnx.Module):
 
     Attributes:
       name: registered name.
-      settings: how to run it (interval of memorising, top-k, ...), a frozen dataclass.
+      Config: sizes of the networks: a frozen dataclass whose defaults are the published ones.
+      config: those of this system.
+      settings: how to run it (interval of memorising, ...), a frozen dataclass.
       mean: normalisation of RGB in [0, 1], with `std`.
       std: see mean.
       key_encoder: frames -> features of stride 4, 8, 16.
@@ -124,7 +126,8 @@ class System(nnx.Module):
     name: str
     settings: Settings
     default_settings: Settings
-    config: tuple[tuple[str, Any], ...]
+    Config: type[Any]
+    config: Any
     key_encoder: Callable[..., Any]
     key_proj: Callable[..., Any]
     key_comp: Callable[..., Any]
@@ -132,7 +135,7 @@ class System(nnx.Module):
     decoder: Callable[..., Any]
     memory: MemoryRule
 
-    def __init__(self, *, settings: Settings, rngs: nnx.Rngs, **config: Any):
+    def __init__(self, config: Any, settings: Settings, *, rngs: nnx.Rngs):
         raise NotImplementedError
 
     @property

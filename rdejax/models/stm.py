@@ -1,18 +1,34 @@
 """STM at its published sizes: two encoders, and keys that see the object."""
 
-from typing import Any
+import dataclasses
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rdejax.memory.registry import make_rule
 from rdejax.models.matching import Features, System
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
 from rdejax.nn.layers import Conv
 from rdejax.nn.resnet import ResNetTrunk
 from rdejax.nn.stm import MemoryEncoder, STMDecoder
+
+
+@dataclasses.dataclass(frozen=True)
+class STMConfig:
+    """Sizes of the networks; the published ones by default.
+
+    Attributes:
+      key_depth: depth of both encoders' ResNets (50 published, 18).
+      key_channels: width of keys.
+      value_channels: width of values and of the query's own value.
+      decoder_width: width of the decoder's features.
+    """
+
+    key_depth: int = 50
+    key_channels: int = 128
+    value_channels: int = 512
+    decoder_width: int = 256
 
 
 @register("stm")
@@ -28,15 +44,13 @@ class STM(System):
     whose objects all start in the first frame, does not tell.
 
     Args:
+      config: sizes of the networks.
       settings: inference settings; every frame is memorised, and `keep_every` chooses which stay.
-      key_depth: depth of both encoders' ResNets (50 published, 18).
-      key_channels: width of keys.
-      value_channels: width of values and of the query's own value.
-      decoder_width: width of the decoder's features.
       rngs: for the initial weights.
     """
 
     name = "stm"
+    Config = STMConfig
     own_keys = True
     pad_value = 0.0
     clear_border = True
@@ -48,36 +62,20 @@ class STM(System):
 
     value_encoder: MemoryEncoder
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        key_depth: int = 50,
-        key_channels: int = 128,
-        value_channels: int = 512,
-        decoder_width: int = 256,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: STMConfig, settings: Settings, *, rngs: nnx.Rngs):
+        self.config = config
         self.settings = settings
-        self.config: tuple[tuple[str, Any], ...] = (
-            ("decoder_width", decoder_width),
-            ("key_channels", key_channels),
-            ("key_depth", key_depth),
-            ("value_channels", value_channels),
-        )
-        self.key_encoder = ResNetTrunk(key_depth, rngs=rngs)
+        self.key_encoder = ResNetTrunk(config.key_depth, rngs=rngs)
         c4, c8, c16 = self.key_encoder.channels
-        self.key_proj = Conv(c16, key_channels, 3, rngs=rngs)
-        self.key_comp = Conv(c16, value_channels, 3, rngs=rngs)
-        self.value_encoder = MemoryEncoder(key_depth, key_channels, value_channels, rngs=rngs)
-        self.decoder = STMDecoder(2 * value_channels, (c8, c4), decoder_width, rngs=rngs)
-        self.memory = make_rule(
-            settings.memory,
-            key_channels=key_channels,
-            value_channels=value_channels,
-            rngs=rngs,
-            **dict(settings.memory_settings),
+        self.key_proj = Conv(c16, config.key_channels, 3, rngs=rngs)
+        self.key_comp = Conv(c16, config.value_channels, 3, rngs=rngs)
+        self.value_encoder = MemoryEncoder(
+            config.key_depth, config.key_channels, config.value_channels, rngs=rngs
         )
+        self.decoder = STMDecoder(
+            2 * config.value_channels, (c8, c4), config.decoder_width, rngs=rngs
+        )
+        self.memory = settings.make_rule(config.key_channels, config.value_channels, rngs=rngs)
 
     def encode_memory(
         self, features: Features, masks: Float[Array, "o H W"], others: Float[Array, "o H W"]
