@@ -92,7 +92,7 @@ def run(memory: str, args: Arguments) -> dict[str, Any]:
         "size": [args.height, args.width],
         "objects": args.objects,
         "every": args.every,
-        "feature_bytes": 4 * sum(dict(model.config)[f"{n}_channels"] for n in ("key", "value")),
+        "feature_bytes": 4 * sum(getattr(model.config, f"{n}_channels") for n in ("key", "value")),
         "first_frame_s": first_s,
         "peak_rss_bytes": peak_memory_bytes(),
         "machine": machine(),

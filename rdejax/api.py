@@ -1,5 +1,6 @@
 """Loading a model and segmenting a video that is in memory."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -85,7 +86,9 @@ def _with_settings(model: System, settings: dict[str, Any], source: str) -> Syst
     if not settings:
         return model
     arrays = weights_of(model)
-    return _build(model.name, dict(model.config), model.settings, arrays, settings, source)
+    return _build(
+        model.name, dataclasses.asdict(model.config), model.settings, arrays, settings, source
+    )
 
 
 def _build(

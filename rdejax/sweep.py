@@ -98,7 +98,7 @@ def _check(model: System, values: dict[str, Any]) -> None:
         # The constructor knows which values are possible; inside the run it sees none.
         settings = {**dict(model.settings.memory_settings), **dict(zip(values, each, strict=True))}
         sizes = {
-            f"{key}_channels": dict(model.config)[f"{key}_channels"] for key in ("key", "value")
+            f"{key}_channels": getattr(model.config, f"{key}_channels") for key in ("key", "value")
         }
         nnx.eval_shape(partial(make_rule, name, rngs=nnx.Rngs(0), **sizes, **settings))
 

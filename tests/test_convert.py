@@ -1,5 +1,6 @@
 """Conversion of public checkpoints: the reader of PyTorch files, names, and the command line."""
 
+import dataclasses
 import os
 import pickle
 import struct
@@ -286,7 +287,10 @@ def test_stm(tmp_path):
     state_dict = stm_state_dict()
     path = write_pth(tmp_path / "stm.pth", state_dict)
     model = rdejax.load_model(str(path), every=2)
-    assert model.name == "stm" and dict(model.config) == {**SMALL, "decoder_width": 256}
+    assert model.name == "stm" and dataclasses.asdict(model.config) == {
+        **SMALL,
+        "decoder_width": 256,
+    }
     assert model.settings.every == 2 and dict(model.settings.memory_settings)["keep_every"] == 5
     weights = weights_of(model)
     for ours, theirs in {

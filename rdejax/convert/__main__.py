@@ -68,7 +68,7 @@ def run(args: Arguments) -> None:
     count = sum(array.size for array in weights_of(model).values())
     size = dest.stat().st_size / 2**20
     kind = "float16" if args.half else "float32"
-    sizes = ", ".join(f"{name}={value}" for name, value in getattr(model, "config", ()))
+    sizes = ", ".join(f"{name}={value}" for name, value in vars(model.config).items())
     print(f"architecture  {model.name} ({sizes})")
     print(f"weights       {count:,} numbers, {kind}, with batch norm statistics")
     print(f"wrote         {dest} ({size:.1f} MiB)")

@@ -1,11 +1,10 @@
 """A small RDE for CPUs and quick experiments; the system whose weights come with the package."""
 
-from typing import Any
+import dataclasses
 
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rdejax.memory.registry import make_rule
 from rdejax.models.matching import Matching, MatchingFeatures
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
@@ -16,19 +15,33 @@ from rdejax.nn.layers import Conv
 from rdejax.nn.lite import LiteValueEncoder
 
 
+@dataclasses.dataclass(frozen=True)
+class LiteConfig:
+    """Sizes of the networks; those of the bundled weights by default.
+
+    Attributes:
+      key_channels: width of keys.
+      value_channels: width of values and of the query's own value.
+      decoder_widths: decoder widths at strides 16, 8, 4.
+    """
+
+    key_channels: int = 64
+    value_channels: int = 128
+    decoder_widths: tuple[int, int, int] = (128, 64, 32)
+
+
 @register("rde-lite")
 class RDELite(Matching):
     """RDE memory on an EfficientNet-Lite0 trunk with small widths.
 
     Args:
+      config: sizes of the networks.
       settings: inference settings.
-      key_channels: width of keys.
-      value_channels: width of values and of the query's own value.
-      decoder_widths: decoder widths at strides 16, 8, 4.
       rngs: for the initial weights.
     """
 
     name = "rde-lite"
+    Config = LiteConfig
     # What the ImageNet weights of the trunk were trained with.
     mean = (0.498, 0.498, 0.498)
     std = (0.502, 0.502, 0.502)
@@ -39,39 +52,21 @@ class RDELite(Matching):
         memory_settings=(("strategy", "2F+L+RDE"), ("top_k", 40)),
     )
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        key_channels: int = 64,
-        value_channels: int = 128,
-        decoder_widths: tuple[int, int, int] = (128, 64, 32),
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: LiteConfig, settings: Settings, *, rngs: nnx.Rngs):
+        self.config = config
         self.settings = settings
-        self.config: tuple[tuple[str, Any], ...] = (
-            ("decoder_widths", tuple(decoder_widths)),
-            ("key_channels", key_channels),
-            ("value_channels", value_channels),
-        )
         self.key_encoder = EfficientNetLite0(rngs=rngs)
         channels = self.key_encoder.channels
-        self.key_proj = KeyProjection(channels[2], key_channels, rngs=rngs)
-        self.key_comp = Conv(channels[2], value_channels, 3, rngs=rngs)
-        self.value_encoder = LiteValueEncoder(channels, value_channels, rngs=rngs)
+        self.key_proj = KeyProjection(channels[2], config.key_channels, rngs=rngs)
+        self.key_comp = Conv(channels[2], config.value_channels, 3, rngs=rngs)
+        self.value_encoder = LiteValueEncoder(channels, config.value_channels, rngs=rngs)
         self.decoder = Decoder(
-            2 * value_channels,
+            2 * config.value_channels,
             (channels[1], channels[0]),
-            widths=(decoder_widths[0], decoder_widths[1], decoder_widths[2]),
+            widths=config.decoder_widths,
             rngs=rngs,
         )
-        self.memory = make_rule(
-            settings.memory,
-            key_channels=key_channels,
-            value_channels=value_channels,
-            rngs=rngs,
-            **dict(settings.memory_settings),
-        )
+        self.memory = settings.make_rule(config.key_channels, config.value_channels, rngs=rngs)
 
     def encode_value(
         self,

@@ -53,6 +53,8 @@ class System(nnx.Module):
 
     Attributes:
       name: registered name.
+      Config: sizes of the networks: a frozen dataclass whose defaults are the published ones.
+      config: those of this system.
       settings: how to run it (interval of memorising, working resolution, ...).
       default_settings: settings of a system that is made without any.
       mean: normalisation of RGB in [0, 1], with `std`.
@@ -61,14 +63,22 @@ class System(nnx.Module):
         mask; `start` and `add` get it as `given`.
       objective: name of the objective it is trained with unless the recipe names another
         (`rdejax.train.objectives`).
+      trunk: name of the attribute that is the pre-trained trunk, which may be trained at another
+        rate or stay as it is.
     """
 
     name: str
+    Config: type
+    config: Any
     settings: Settings
     default_settings: Settings
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     objective: str = "unroll"
+    trunk: str = "key_encoder"
+
+    def __init__(self, config: Any, settings: Settings, *, rngs: nnx.Rngs):
+        raise NotImplementedError
 
     @property
     def object_inputs(self) -> tuple[str, ...]:

@@ -1,10 +1,9 @@
 """RDE-VOS and STCN at their published sizes: one body, two memories."""
 
-from typing import Any
+import dataclasses
 
 from flax import nnx
 
-from rdejax.memory.registry import make_rule
 from rdejax.models.matching import Matching
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
@@ -12,6 +11,23 @@ from rdejax.nn.decoder import Decoder
 from rdejax.nn.encoders import KeyProjection, ValueEncoder
 from rdejax.nn.layers import Conv
 from rdejax.nn.resnet import ResNetTrunk
+
+
+@dataclasses.dataclass(frozen=True)
+class RDEConfig:
+    """Sizes of the networks; the published ones by default.
+
+    Attributes:
+      key_depth: depth of the key encoder's ResNet (50 published, 18).
+      key_channels: width of keys.
+      value_channels: width of values and of the query's own value.
+      single_object: value encoder without the "other objects" channel (static-image stage).
+    """
+
+    key_depth: int = 50
+    key_channels: int = 64
+    value_channels: int = 512
+    single_object: bool = False
 
 
 @register("rde")
@@ -22,51 +38,29 @@ class RDE(Matching):
     channels; `settings.memory` chooses what is remembered.
 
     Args:
+      config: sizes of the networks.
       settings: inference settings.
-      key_depth: depth of the key encoder's ResNet (50 published, 18).
-      key_channels: width of keys.
-      value_channels: width of values and of the query's own value.
-      single_object: value encoder without the "other objects" channel (static-image stage).
       rngs: for the initial weights.
     """
 
     name = "rde"
+    Config = RDEConfig
     default_settings = Settings(
         every=3, memory="rde", memory_settings=(("strategy", "2F+L+RDE"), ("top_k", 40))
     )
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        key_depth: int = 50,
-        key_channels: int = 64,
-        value_channels: int = 512,
-        single_object: bool = False,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: RDEConfig, settings: Settings, *, rngs: nnx.Rngs):
+        self.config = config
         self.settings = settings
-        self.config: tuple[tuple[str, Any], ...] = (
-            ("key_channels", key_channels),
-            ("key_depth", key_depth),
-            ("single_object", single_object),
-            ("value_channels", value_channels),
-        )
-        self.key_encoder = ResNetTrunk(key_depth, rngs=rngs)
+        self.key_encoder = ResNetTrunk(config.key_depth, rngs=rngs)
         c4, c8, c16 = self.key_encoder.channels
-        self.key_proj = KeyProjection(c16, key_channels, rngs=rngs)
-        self.key_comp = Conv(c16, value_channels, 3, rngs=rngs)
+        self.key_proj = KeyProjection(c16, config.key_channels, rngs=rngs)
+        self.key_comp = Conv(c16, config.value_channels, 3, rngs=rngs)
         self.value_encoder = ValueEncoder(
-            c16, value_channels, single_object=single_object, rngs=rngs
+            c16, config.value_channels, single_object=config.single_object, rngs=rngs
         )
-        self.decoder = Decoder(2 * value_channels, (c8, c4), rngs=rngs)
-        self.memory = make_rule(
-            settings.memory,
-            key_channels=key_channels,
-            value_channels=value_channels,
-            rngs=rngs,
-            **dict(settings.memory_settings),
-        )
+        self.decoder = Decoder(2 * config.value_channels, (c8, c4), rngs=rngs)
+        self.memory = settings.make_rule(config.key_channels, config.value_channels, rngs=rngs)
 
 
 @register("stcn")

@@ -1,8 +1,9 @@
 """Systems by name."""
 
+import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -52,7 +53,7 @@ def find_system(name: str) -> type[System]:
 
 def _builder(
     name: str,
-    config: dict[str, Any] | None,
+    config: Mapping[str, Any] | None,
     settings: Settings | None,
     overrides: dict[str, Any],
 ) -> Callable[[Any], System]:
@@ -60,14 +61,26 @@ def _builder(
     chosen = settings or system.default_settings
     if overrides:
         chosen = chosen.override(**overrides)
-    return lambda key: system(settings=chosen, rngs=nnx.Rngs(key), **(config or {}))
+    sizes = _config(system, config or {})
+    return lambda key: system(sizes, chosen, rngs=nnx.Rngs(key))
+
+
+def _config(system: type[System], values: Mapping[str, Any]) -> Any:
+    known = [field.name for field in dataclasses.fields(system.Config)]
+    for name in values:
+        if name not in known:
+            raise RdejaxError(
+                f"system {system.name!r} has no size {name!r}; it has {', '.join(known)}"
+            )
+    # JSON, which weights files keep them in, has no tuples; modules want what can be hashed.
+    return system.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def create(
     name: str,
     *,
     seed: int = 0,
-    config: dict[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     **overrides: Any,
 ) -> System:
@@ -76,7 +89,7 @@ def create(
     Args:
       name: see `names`.
       seed: of the initial weights.
-      config: sizes of its networks, as keywords of its constructor; default: the published ones.
+      config: sizes of its networks, fields of its `Config`; others are the published ones.
       settings: inference settings; default: the system's own.
       **overrides: changes to the settings, see `Settings.override`.
     """
@@ -88,7 +101,7 @@ def create(
 def outline(
     name: str,
     *,
-    config: dict[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
 ) -> System:
     """A system whose weights are shapes only, to be filled by `rdejax.models.weights.load_into`."""

@@ -3,7 +3,11 @@
 import dataclasses
 from typing import Any
 
+from flax import nnx
+
 from rdejax.errors import RdejaxError
+from rdejax.memory.protocol import MemoryRule
+from rdejax.memory.registry import make_rule, rule_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +46,6 @@ class Settings:
         Raises:
           RdejaxError: a setting that neither this class nor the rule has.
         """
-        from rdejax.memory.registry import rule_settings
-
         own = {f.name for f in dataclasses.fields(self)} - {"memory_settings"}
         memory = changes.get("memory") or self.memory
         known = rule_settings(memory)
@@ -61,6 +63,20 @@ class Settings:
             self,
             **{k: v for k, v in changes.items() if k in own},
             memory_settings=tuple(sorted(rule.items())),
+        )
+
+    def make_rule(self, key_channels: int, value_channels: int, *, rngs: nnx.Rngs) -> MemoryRule:
+        """The memory rule that they name, for keys and values of these widths.
+
+        Raises:
+          RdejaxError: unknown rule, or a setting that it does not have or take.
+        """
+        return make_rule(
+            self.memory,
+            key_channels=key_channels,
+            value_channels=value_channels,
+            rngs=rngs,
+            **dict(self.memory_settings),
         )
 
     def as_dict(self) -> dict[str, Any]:

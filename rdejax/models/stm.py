@@ -1,13 +1,12 @@
 """STM at its published sizes: two encoders, and keys that see the object."""
 
-from typing import Any
+import dataclasses
 
 import flax.struct
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from rdejax.memory.registry import make_rule
 from rdejax.models.grouped import OwnKeys
 from rdejax.models.matching import Matching, MatchingFeatures, MatchingState
 from rdejax.models.registry import register
@@ -15,6 +14,23 @@ from rdejax.models.settings import Settings
 from rdejax.nn.layers import Conv
 from rdejax.nn.resnet import ResNetTrunk
 from rdejax.nn.stm import MemoryEncoder, STMDecoder
+
+
+@dataclasses.dataclass(frozen=True)
+class STMConfig:
+    """Sizes of the networks; the published ones by default.
+
+    Attributes:
+      key_depth: depth of both encoders' ResNets (50 published, 18).
+      key_channels: width of keys.
+      value_channels: width of values and of the query's own value.
+      decoder_width: width of the decoder's features.
+    """
+
+    key_depth: int = 50
+    key_channels: int = 128
+    value_channels: int = 512
+    decoder_width: int = 256
 
 
 @flax.struct.dataclass
@@ -41,15 +57,13 @@ class STM(Matching):
     whose objects all start in the first frame, does not tell.
 
     Args:
+      config: sizes of the networks.
       settings: inference settings; every frame is memorised, and `keep_every` chooses which stay.
-      key_depth: depth of both encoders' ResNets (50 published, 18).
-      key_channels: width of keys.
-      value_channels: width of values and of the query's own value.
-      decoder_width: width of the decoder's features.
       rngs: for the initial weights.
     """
 
     name = "stm"
+    Config = STMConfig
     over = OwnKeys
     default_settings = Settings(
         every=1,
@@ -59,36 +73,20 @@ class STM(Matching):
 
     value_encoder: MemoryEncoder
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        key_depth: int = 50,
-        key_channels: int = 128,
-        value_channels: int = 512,
-        decoder_width: int = 256,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: STMConfig, settings: Settings, *, rngs: nnx.Rngs):
+        self.config = config
         self.settings = settings
-        self.config: tuple[tuple[str, Any], ...] = (
-            ("decoder_width", decoder_width),
-            ("key_channels", key_channels),
-            ("key_depth", key_depth),
-            ("value_channels", value_channels),
-        )
-        self.key_encoder = ResNetTrunk(key_depth, rngs=rngs)
+        self.key_encoder = ResNetTrunk(config.key_depth, rngs=rngs)
         c4, c8, c16 = self.key_encoder.channels
-        self.key_proj = Conv(c16, key_channels, 3, rngs=rngs)
-        self.key_comp = Conv(c16, value_channels, 3, rngs=rngs)
-        self.value_encoder = MemoryEncoder(key_depth, key_channels, value_channels, rngs=rngs)
-        self.decoder = STMDecoder(2 * value_channels, (c8, c4), decoder_width, rngs=rngs)
-        self.memory = make_rule(
-            settings.memory,
-            key_channels=key_channels,
-            value_channels=value_channels,
-            rngs=rngs,
-            **dict(settings.memory_settings),
+        self.key_proj = Conv(c16, config.key_channels, 3, rngs=rngs)
+        self.key_comp = Conv(c16, config.value_channels, 3, rngs=rngs)
+        self.value_encoder = MemoryEncoder(
+            config.key_depth, config.key_channels, config.value_channels, rngs=rngs
         )
+        self.decoder = STMDecoder(
+            2 * config.value_channels, (c8, c4), config.decoder_width, rngs=rngs
+        )
+        self.memory = settings.make_rule(config.key_channels, config.value_channels, rngs=rngs)
 
     def encode(
         self, frames: Float[Array, "n H W 3"], inside: Bool[Array, "H W"] | None = None

@@ -1,14 +1,15 @@
 """SWEM at its published sizes, and a small one on the trunk of rde-lite."""
 
+import dataclasses
 from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Float
 
 from rdejax.errors import RdejaxError
-from rdejax.models.lite import RDELite
+from rdejax.models.lite import LiteConfig, RDELite
 from rdejax.models.matching import Matching
-from rdejax.models.rde import RDE
+from rdejax.models.rde import RDE, RDEConfig
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
 from rdejax.nn.decoder import Decoder
@@ -37,42 +38,31 @@ class _Fused(Matching):
         self.decoder = Decoder(channels, skips, widths, rngs=rngs)
 
 
+@dataclasses.dataclass(frozen=True)
+class SWEMConfig(RDEConfig):
+    """Sizes of the networks, see `RDEConfig`; both depths of the key encoder are published."""
+
+    key_channels: int = 128
+
+
 @register("swem")
 class SWEM(_Fused, RDE):
     """SWEM (Lin et al., CVPR 2022): the STCN body with bases for a memory and a gated fusion.
 
     Args:
+      config: sizes of the networks.
       settings: inference settings; every frame is memorised, as published.
-      key_depth: depth of the key encoder's ResNet (50 or 18, both published).
-      key_channels: width of keys.
-      value_channels: width of values and of the query's own value.
-      single_object: value encoder without the "other objects" channel.
       rngs: for the initial weights.
     """
 
     name = "swem"
+    Config = SWEMConfig
     default_settings = Settings(every=1, memory="swem")
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        key_depth: int = 50,
-        key_channels: int = 128,
-        value_channels: int = 512,
-        single_object: bool = False,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(
-            settings=settings,
-            key_depth=key_depth,
-            key_channels=key_channels,
-            value_channels=value_channels,
-            single_object=single_object,
-            rngs=rngs,
-        )
+    def __init__(self, config: SWEMConfig, settings: Settings, *, rngs: nnx.Rngs):
+        super().__init__(config, settings, rngs=rngs)
         c4, c8, _ = self.key_encoder.channels
-        self._fuse(value_channels, (c8, c4), (512, 256, 256), rngs=rngs)
+        self._fuse(config.value_channels, (c8, c4), (512, 256, 256), rngs=rngs)
 
 
 @register("swem-lite")
@@ -80,31 +70,15 @@ class SWEMLite(_Fused, RDELite):
     """SWEM's memory and fusion on an EfficientNet-Lite0 trunk with small widths.
 
     Args:
+      config: sizes of the networks.
       settings: inference settings.
-      key_channels: width of keys.
-      value_channels: width of values and of the query's own value.
-      decoder_widths: decoder widths at strides 16, 8, 4.
       rngs: for the initial weights.
     """
 
     name = "swem-lite"
     default_settings = Settings(every=1, size=480, memory="swem")
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        key_channels: int = 64,
-        value_channels: int = 128,
-        decoder_widths: tuple[int, int, int] = (128, 64, 32),
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(
-            settings=settings,
-            key_channels=key_channels,
-            value_channels=value_channels,
-            decoder_widths=decoder_widths,
-            rngs=rngs,
-        )
+    def __init__(self, config: LiteConfig, settings: Settings, *, rngs: nnx.Rngs):
+        super().__init__(config, settings, rngs=rngs)
         c4, c8, _ = self.key_encoder.channels
-        self._fuse(value_channels, (c8, c4), decoder_widths, rngs=rngs)
+        self._fuse(config.value_channels, (c8, c4), config.decoder_widths, rngs=rngs)

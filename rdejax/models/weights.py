@@ -1,5 +1,6 @@
 """Weights on disk: one safetensors file per model, with what is needed to rebuild it."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -86,7 +87,7 @@ def save_weights(
     metadata = {
         "format": FORMAT,
         "arch": model.name,
-        "config": json.dumps(dict(model.config)),
+        "config": json.dumps(dataclasses.asdict(model.config)),
         "settings": json.dumps(model.settings.as_dict()),
         "extra": json.dumps(extra),
     }

@@ -1,6 +1,5 @@
 """The model a run starts from: random weights, then ImageNet's trunk, then those of `init`."""
 
-import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +40,7 @@ def create_system(config: TrainConfig) -> System:
       RdejaxError: an unknown system or memory rule, or a choice the system does not have.
     """
     system = find_system(config.system)
-    if config.single_object and "single_object" not in inspect.signature(system).parameters:
+    if config.single_object and not hasattr(system.Config, "single_object"):
         raise RdejaxError(
             f"single_object: the value encoder of {config.system} always sees the other objects; "
             "leave it False and set clip.objects to 1"
