@@ -16,7 +16,7 @@ config = TrainConfig(
     clip=ClipConfig(frames=5, size=192, objects=2),
     batch=4,
     steps=640,
-    loss=LossConfig(pattern="alternate", soft_iou=1.0, top_p=1.0),
+    loss=LossConfig(soft_iou=1.0, top_p=1.0),
     optimizer=OptimizerConfig(
         lr=3e-4, trunk_lr=0.2, weight_decay=1e-3, clip_norm=1.0, warmup=30, ema=0.99
     ),

@@ -28,7 +28,7 @@ config = TrainConfig(
     ),
     batch=3,
     steps=1800,
-    loss=LossConfig(pattern="alternate", soft_iou=1.0, top_p=1.0),
+    loss=LossConfig(soft_iou=1.0, top_p=1.0),
     optimizer=OptimizerConfig(
         lr=3.5e-4, trunk_lr=0.25, weight_decay=1e-3, clip_norm=1.0, warmup=60, ema=0.996
     ),

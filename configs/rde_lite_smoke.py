@@ -14,7 +14,7 @@ config = TrainConfig(
     clip=ClipConfig(frames=3, size=96, objects=2),
     batch=2,
     steps=30,
-    loss=LossConfig(pattern="alternate", soft_iou=1.0, top_p=1.0),
+    loss=LossConfig(soft_iou=1.0, top_p=1.0),
     optimizer=OptimizerConfig(lr=1e-3, warmup=5, ema=0.9),
     save_every=10,
     log_every=5,

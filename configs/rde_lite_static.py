@@ -16,8 +16,8 @@ config = TrainConfig(
     clip=ClipConfig(frames=3, size=192, objects=1),
     batch=8,
     steps=1100,
-    loss=LossConfig(
-        pattern="bank", soft_iou=1.0, top_p=0.25, bootstrap_start=200, bootstrap_end=800
-    ),
+    objective="rde",
+    objective_settings=("patterns=stm",),
+    loss=LossConfig(soft_iou=1.0, top_p=0.25, bootstrap_start=200, bootstrap_end=800),
     optimizer=OptimizerConfig(lr=8e-4, trunk_lr=0.2, weight_decay=1e-3, clip_norm=2.0, final=0.3),
 )

@@ -14,7 +14,7 @@ config = TrainConfig(
     clip=ClipConfig(frames=5, size=64, objects=2),
     batch=2,
     steps=20,
-    loss=LossConfig(pattern="alternate", soft_iou=1.0, top_p=1.0),
+    loss=LossConfig(soft_iou=1.0, top_p=1.0),
     optimizer=OptimizerConfig(lr=1e-3, warmup=5, ema=0.9, freeze_stride=0),
     save_every=10,
     log_every=5,

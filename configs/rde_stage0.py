@@ -15,10 +15,13 @@ config = TrainConfig(
     clip=image_clip(perturb=0.85),
     batch=64,
     steps=75_000,
+    objective="rde",
+    objective_settings=(
+        "patterns=stm",
+        "convention=public",
+        "guidance=0.0",
+    ),
     loss=LossConfig(
-        pattern="bank",
-        convention="public",
-        guidance=0.0,
         bootstrap_start=5_000,
         bootstrap_end=17_500,
     ),

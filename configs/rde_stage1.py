@@ -15,11 +15,13 @@ config = TrainConfig(
     video=bl30k_video(),
     batch=8,
     steps=500_000,
+    objective="rde",
+    objective_settings=(
+        "convention=public",
+        "guidance=10.0",
+        "consistency=10.0",
+    ),
     loss=LossConfig(
-        pattern="alternate",
-        convention="public",
-        guidance=10.0,
-        consistency=10.0,
         bootstrap_start=20_000,
         bootstrap_end=70_000,
     ),

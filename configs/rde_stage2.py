@@ -14,11 +14,13 @@ config = TrainConfig(
     clip=video_clip(frames=5, perturb=0.85),
     batch=16,
     steps=75_000,
+    objective="rde",
+    objective_settings=(
+        "convention=public",
+        "guidance=5.0",
+        "consistency=5.0",
+    ),
     loss=LossConfig(
-        pattern="alternate",
-        convention="public",
-        guidance=5.0,
-        consistency=5.0,
         bootstrap_start=20_000,
         bootstrap_end=70_000,
     ),

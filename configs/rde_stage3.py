@@ -15,11 +15,13 @@ config = TrainConfig(
     clip=video_clip(frames=5, perturb=0.85),
     batch=8,
     steps=150_000,
+    objective="rde",
+    objective_settings=(
+        "convention=public",
+        "guidance=10.0",
+        "consistency=10.0",
+    ),
     loss=LossConfig(
-        pattern="alternate",
-        convention="public",
-        guidance=10.0,
-        consistency=10.0,
         bootstrap_start=20_000,
         bootstrap_end=70_000,
     ),

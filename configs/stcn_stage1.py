@@ -15,9 +15,7 @@ config = TrainConfig(
     video=bl30k_video(),
     batch=8,
     steps=500_000,
-    loss=LossConfig(
-        pattern="bank", guidance=0.0, consistency=0.0, bootstrap_start=20_000, bootstrap_end=70_000
-    ),
+    loss=LossConfig(bootstrap_start=20_000, bootstrap_end=70_000),
     optimizer=published_optimizer(lr=1e-5, decay_at=400_000),
     scale=MIXED,
     save_every=2_000,

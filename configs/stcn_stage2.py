@@ -14,9 +14,7 @@ config = TrainConfig(
     clip=video_clip(frames=3, perturb=1.0),
     batch=8,
     steps=150_000,
-    loss=LossConfig(
-        pattern="bank", guidance=0.0, consistency=0.0, bootstrap_start=20_000, bootstrap_end=70_000
-    ),
+    loss=LossConfig(bootstrap_start=20_000, bootstrap_end=70_000),
     optimizer=published_optimizer(lr=1e-5, decay_at=125_000),
     scale=MIXED,
     save_every=2_000,

@@ -29,7 +29,7 @@ config = TrainConfig(
     ),
     batch=4,
     steps=1200,
-    loss=LossConfig(pattern="memory", soft_iou=1.0, guidance=0.0, consistency=0.0, top_p=1.0),
+    loss=LossConfig(soft_iou=1.0, top_p=1.0),
     optimizer=OptimizerConfig(
         lr=6e-4, trunk_lr=0.2, weight_decay=1e-3, clip_norm=1.0, warmup=60, ema=0.996
     ),

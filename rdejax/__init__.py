@@ -6,7 +6,7 @@ from rdejax.errors import RdejaxError
 
 if TYPE_CHECKING:
     from rdejax.api import load_model, segment_video, stream
-    from rdejax.sweep import sweep_settings
+    from rdejax.propagate.sweep import sweep_settings
 
 __version__ = "0.1.0"
 __all__ = ["RdejaxError", "load_model", "segment_video", "stream", "sweep_settings"]
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(rdejax.api, name)
     if name == "sweep_settings":
-        import rdejax.sweep
+        import rdejax.propagate.sweep
 
-        return rdejax.sweep.sweep_settings
+        return rdejax.propagate.sweep.sweep_settings
     raise AttributeError(f"module 'rdejax' has no attribute {name!r}")

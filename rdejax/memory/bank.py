@@ -54,7 +54,7 @@ class BankMemory(MemoryRule):
       RdejaxError: `keep_every` below 1.
     """
 
-    trained_with = {"top_k": None}
+    trained_with = {"top_k": None, "buckets": False}
     keeps_frames = True
 
     def __init__(
@@ -77,6 +77,7 @@ class BankMemory(MemoryRule):
         self.similarity = similarity
         self.max_frames = max_frames
         self.keep_every = keep_every
+        self.buckets = True  # clips all have one length, so training needs none
 
     def init(self, key: Array, value: Array, masks: Masks) -> BankState:
         """A bank of one frame."""
@@ -120,7 +121,7 @@ class BankMemory(MemoryRule):
     def capacity_for(self, writes: int) -> int:
         """Frames to make room for: the next power of two, at least 4, at most `max_frames`."""
         later = -(-writes // self.keep_every)
-        bucket = max(4, 1 << later.bit_length())
+        bucket = max(4, 1 << later.bit_length()) if self.buckets else later + 1
         return bucket if self.max_frames is None else max(2, min(bucket, self.max_frames))
 
     def capacity(self, state: BankState) -> int:

@@ -41,6 +41,7 @@ class RDELite(Matching):
     """
 
     name = "rde-lite"
+    objective = "rde"
     Config = LiteConfig
     # What the ImageNet weights of the trunk were trained with.
     mean = (0.498, 0.498, 0.498)

@@ -44,6 +44,7 @@ class RDE(Matching):
     """
 
     name = "rde"
+    objective = "rde"
     Config = RDEConfig
     default_settings = Settings(
         every=3, memory="rde", memory_settings=(("strategy", "2F+L+RDE"), ("top_k", 40))
@@ -68,4 +69,5 @@ class STCN(RDE):
     """STCN (Cheng et al., NeurIPS 2021): the same body with a bank of every fifth frame."""
 
     name = "stcn"
+    objective = "unroll"
     default_settings = Settings(every=5, memory="bank", memory_settings=(("top_k", 20),))

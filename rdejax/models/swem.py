@@ -56,6 +56,7 @@ class SWEM(_Fused, RDE):
     """
 
     name = "swem"
+    objective = "unroll"
     Config = SWEMConfig
     default_settings = Settings(every=1, memory="swem")
 
@@ -76,6 +77,7 @@ class SWEMLite(_Fused, RDELite):
     """
 
     name = "swem-lite"
+    objective = "unroll"
     default_settings = Settings(every=1, size=480, memory="swem")
 
     def __init__(self, config: LiteConfig, settings: Settings, *, rngs: nnx.Rngs):

@@ -234,7 +234,7 @@ class Stream:
         self.state, (label, prob) = segment_blocks(
             self.model,
             self.state,
-            _in_blocks(frames, blocks, width),
+            in_blocks(frames, blocks, width),
             np.asarray([block.length for block in blocks], np.int32),
             np.asarray([block.memorize for block in blocks]),
             geometry=self.geometry,
@@ -341,7 +341,7 @@ def with_groups(state: State, groups: int) -> State:
     )
 
 
-def _in_blocks(
+def in_blocks(
     frames: UInt8[np.ndarray, "n h w 3"], blocks: list[Block], width: int
 ) -> UInt8[np.ndarray, "b m h w 3"]:
     """Frames cut into blocks of `width`; a shorter one is filled with its last frame."""

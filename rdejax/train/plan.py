@@ -12,6 +12,7 @@ from rdejax.data.synthetic.images import ProceduralImages
 from rdejax.models import System
 from rdejax.train.config import TrainConfig
 from rdejax.train.step import TrainState
+from rdejax.train.system import objective_of
 
 
 def plan_lines(
@@ -22,6 +23,8 @@ def plan_lines(
         f"{model.name}: {_parameters(state)}",
         _batch(config),
         _steps(config),
+        f"objective {_objective(config)}",
+        *objective_of(config).notes(model),
         *_sources(config, sources),
         *_validation(config),
         f"writing to {workdir}: log.jsonl, tensorboard/, checkpoints/, weights.safetensors",
@@ -62,6 +65,12 @@ def _batch(config: TrainConfig) -> str:
         f"{devices} x {jax.devices()[0].device_kind} in {jax.process_count()} processes; "
         f"{', '.join(how)}"
     )
+
+
+def _objective(config: TrainConfig) -> str:
+    objective = objective_of(config)
+    settings = [f"{name}={value}" for name, value in vars(objective).items()]
+    return f"{objective.name} ({', '.join(settings)})"
 
 
 def _steps(config: TrainConfig) -> str:

@@ -49,10 +49,7 @@ def bl30k_video() -> VideoConfig:
 MIXED = ScaleConfig(precision="bfloat16")
 
 SWEM_LOSS = LossConfig(
-    pattern="memory",
     class_iou=1.0,
-    guidance=0.0,
-    consistency=0.0,
     top_p=0.3,
     bootstrap_start=20_000,
     bootstrap_end=70_000,
@@ -71,4 +68,4 @@ SWEM_OPTIMIZER = OptimizerConfig(
     train_norm=True,
 )
 # No bootstrapping: every pixel counts.
-STM_LOSS = LossConfig(pattern="memory", guidance=0.0, consistency=0.0, top_p=1.0)
+STM_LOSS = LossConfig(top_p=1.0)

@@ -9,8 +9,8 @@ from rdejax.errors import RdejaxError
 from rdejax.models import System
 from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import TrainConfig, config_from_dict
-from rdejax.train.initial_weights import create_system
 from rdejax.train.step import init_state, merge
+from rdejax.train.system import create_system
 
 
 def load_run(workdir: Path) -> System:

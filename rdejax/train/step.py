@@ -14,10 +14,11 @@ from jaxtyping import Array, Int
 from rdejax.data.batch import Clip
 from rdejax.models.matching import System
 from rdejax.nn.layers import Frozen
-from rdejax.train.clip import batch_loss, clip_outputs
+from rdejax.train.clip_loss import batch_loss
 from rdejax.train.config import OptimizerConfig, TrainConfig
 from rdejax.train.parallel import batch_sharding, state_shardings
 from rdejax.train.scanning import scan
+from rdejax.train.system import objective_of
 
 
 @flax.struct.dataclass
@@ -41,13 +42,13 @@ class TrainState:
 
 def trainable(model: System, config: OptimizerConfig):
     """NNX filter of the weights that are trained."""
-    early = getattr(model.key_encoder, "in_early_stage", None)
+    early = getattr(getattr(model, model.trunk, None), "in_early_stage", None)
 
     def chosen(path: tuple, value: Any) -> bool:
         norm = config.train_norm and isinstance(value, Frozen) and path[-1] in ("scale", "bias")
         if not (norm or isinstance(value, nnx.Param)):
             return False
-        if "key_encoder" in path:
+        if model.trunk in path:
             if early is not None and early(path, config.freeze_stride):
                 return False
             if config.freeze_depthwise and "depthwise" in path:
@@ -68,14 +69,19 @@ def learning_rate(config: TrainConfig) -> optax.Schedule:
     return lambda t: steps(t) * jnp.minimum(1.0, t / warmup if warmup > 0 else 1.0)
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam or AdamW with the schedule, gradient clipping and another rate for the trunk."""
+def make_optimizer(config: TrainConfig, trunk: str) -> optax.GradientTransformation:
+    """Adam or AdamW with the schedule, gradient clipping and another rate for the trunk.
+
+    Args:
+      config: the run.
+      trunk: see `System.trunk`.
+    """
     o = config.optimizer
     rate = learning_rate(config)
 
     def labels(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: "trunk" if "key_encoder" in jax.tree_util.keystr(path) else "new",
+            lambda path, _: "trunk" if f"'{trunk}'" in jax.tree_util.keystr(path) else "new",
             params,
         )
 
@@ -106,7 +112,7 @@ def init_state(model: System, config: TrainConfig) -> tuple[Any, TrainState]:
         params=params,
         fixed=fixed,
         ema=jax.tree.map(jnp.copy, params),
-        optimizer=make_optimizer(config).init(params),
+        optimizer=make_optimizer(config, model.trunk).init(params),
         step=jnp.zeros((), jnp.int32),
     )
     return graph, state
@@ -133,29 +139,35 @@ def _cast(tree: Any, dtype: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def _step_key(config: TrainConfig, step: Array) -> Array:
+    return jax.random.fold_in(jax.random.key(config.seed), step)
+
+
 def make_gradients(model: System, config: TrainConfig) -> Callable[..., tuple[Any, Any]]:
     """(state, batch) -> (metrics, gradients), in as many parts as `scale.accumulate` says."""
     dtype, parts = _compute_type(config), config.scale.accumulate
+    objective = objective_of(config)
 
-    def loss(params: Any, fixed: Any, batch: Clip, step: Array):
+    def loss(params: Any, fixed: Any, batch: Clip, keys: Array, step: Array):
         # Gradients come back through the cast, so they and the parameters stay float32.
         merged = merge(model, config, _cast(params, dtype), _cast(fixed, dtype))
-        total, terms = batch_loss(
-            merged, batch, step, config.loss, remat=config.scale.remat, dtype=dtype
-        )
+        how = {"remat": config.scale.remat, "dtype": dtype}
+        total, terms = batch_loss(merged, batch, keys, step, objective, config.loss, **how)
         return total, {"loss": total, **terms}
 
     gradient = jax.grad(loss, has_aux=True)
 
     def gradients(state: TrainState, batch: Clip) -> tuple[Any, Any]:
-        def part(clips: Clip) -> tuple[Any, Any]:
-            grads, metrics = gradient(state.params, state.fixed, clips, state.step)
+        def part(inputs: tuple[Clip, Array]) -> tuple[Any, Any]:
+            grads, metrics = gradient(state.params, state.fixed, *inputs, state.step)
             return metrics, grads
 
+        key = jax.random.fold_in(_step_key(config, state.step), 1)
+        keyed = (batch, jax.random.split(key, batch.frames.shape[0]))
         if parts == 1:
-            return part(batch)
+            return part(keyed)
         # Every part takes each device's share of clips, so no clip changes its device.
-        cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+        cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), keyed)
         like = jax.eval_shape(part, jax.tree.map(lambda x: x[0], cut))
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
         total, _ = scan(lambda sums, x: (jax.tree.map(jnp.add, sums, part(x)), None), zero, cut)
@@ -169,15 +181,14 @@ def make_update(model: System, config: TrainConfig) -> Callable[..., tuple[Train
 
     Metrics are float32 scalars: the loss and its terms, grad_norm (before clipping), learning_rate.
     """
-    optimizer, rate = make_optimizer(config), learning_rate(config)
+    optimizer, rate = make_optimizer(config, model.trunk), learning_rate(config)
     gradients, decay = make_gradients(model, config), config.optimizer.ema
 
     def step(state: TrainState, batch: Clip) -> tuple[TrainState, dict[str, Array]]:
         if config.video.on_device:
             from rdejax.data.clips.augment_on_device import augment_batch
 
-            key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-            batch = augment_batch(key, batch, config.video)
+            batch = augment_batch(_step_key(config, state.step), batch, config.video)
         metrics, grads = gradients(state, batch)
         updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -215,15 +226,16 @@ def make_step(model: System, config: TrainConfig, mesh: Mesh | None = None):
 
 def make_predict(model: System, config: TrainConfig, mesh: Mesh | None = None):
     """Jitted (state, batch) -> labels uint8 [b, t-1, H, W] by the averaged weights."""
-    dtype = _compute_type(config)
+    dtype, objective = _compute_type(config), objective_of(config)
 
     def predict(state: TrainState, batch: Clip) -> Array:
         averaged = merge(model, config, _cast(state.ema, dtype), _cast(state.fixed, dtype))
 
-        def one(clip: Clip) -> Array:
-            logits = clip_outputs(averaged, clip, pattern=config.loss.pattern, dtype=dtype).logits
+        def one(clip: Clip, key: Array) -> Array:
+            logits = objective(averaged, clip, key, dtype=dtype).logits
             return jnp.argmax(logits, axis=1).astype(jnp.uint8)
 
-        return jax.vmap(one)(batch)
+        keys = jax.random.split(_step_key(config, state.step), batch.frames.shape[0])
+        return jax.vmap(one)(batch, keys)
 
     return jax.jit(predict, out_shardings=None if mesh is None else batch_sharding(mesh))
