@@ -38,7 +38,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rdejax.errors import cli_errors
-from rdejax.models.matching import System
+from rdejax.models.matching import Matching
+from rdejax.models.protocol import given_probs
 
 STAGES = ("encode", "read", "decode", "memorise")
 
@@ -80,7 +81,7 @@ def profile(name: str, objects: int, args: Arguments) -> dict[str, Any]:
 
         return measure(label, function, weights, *arguments, repeats=args.repeats)
 
-    def block(net: System, state: Any, frames: Any) -> Any:
+    def block(net: Matching, state: Any, frames: Any) -> Any:
         features = net.encode(frames)
         state, logits = net.segment(state, features)
         probs = jax.nn.softmax(logits, axis=1)
@@ -88,8 +89,13 @@ def profile(name: str, objects: int, args: Arguments) -> dict[str, Any]:
         return net.memorize(state, last, probs[-1]), jnp.argmax(probs, axis=1).astype(jnp.uint8)
 
     encode, features = stage("encode", lambda net, x: net.encode(x), frames[:1])
-    start, state = stage("start", lambda net, f, m: net.start(f, m), features, masks)
-    read, (readout, _) = stage("read", lambda net, s, f: net.read(s, f), state, features)
+    start, state = stage(
+        "start",
+        lambda net, f, m: net.start(f, given_probs(m, jnp.ones(len(m), bool))),
+        features,
+        masks,
+    )
+    read, (_, readout) = stage("read", lambda net, s, f: net.read(s, f), state, features)
     decode, logits = stage(
         "decode", lambda net, s, f, r: net.decode(s, f, r), state, features, readout
     )

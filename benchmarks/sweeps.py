@@ -12,7 +12,7 @@ import rdejax
 from rdejax.errors import RdejaxError
 from rdejax.io.datasets import Sequence
 from rdejax.models import System
-from rdejax.models.matching import State
+from rdejax.models.protocol import State, given_probs
 from rdejax.train.config import ValidateConfig
 from rdejax.train.validate import validate
 
@@ -77,11 +77,10 @@ def state_bytes(model: System, height: int, width: int, frame: int, objects: int
 
     def start(model: System) -> State:
         image = jax.numpy.zeros((1, *size, 3))
-        state = model.start(model.encode(image), jax.numpy.zeros((objects, *size)))
-        capacity = model.memory.capacity((frame - 1) // model.settings.every)
-        if capacity is not None and capacity > model.room(state):
-            state = model.reserve(state, capacity)
-        return state
+        valid = jax.numpy.ones(objects, bool)
+        probs = given_probs(jax.numpy.zeros((objects, *size)), valid)
+        state = model.start(model.encode(image), probs, valid)
+        return model.reserve(state, (frame - 1) // model.settings.every)
 
     shapes = jax.eval_shape(start, model)
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes.memory))

@@ -26,9 +26,10 @@ from rdejax.data.batch import Clip
 from rdejax.data.loader import clip_loader
 from rdejax.errors import cli_errors
 from rdejax.models import create
-from rdejax.train.clip import batch_loss
+from rdejax.train.clip_loss import batch_loss
 from rdejax.train.config import TrainConfig
 from rdejax.train.step import TrainState, init_state, make_gradients, make_update, merge
+from rdejax.train.system import objective_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,8 @@ def parts_of(config: TrainConfig, batch: Clip, repeats: int) -> dict[str, Timing
 
     def forward(state: TrainState, batch: Clip) -> Any:
         merged = merge(model, config, state.params, state.fixed)
-        return batch_loss(merged, batch, state.step, config.loss)[0]
+        keys = jax.random.split(jax.random.key(0), batch.frames.shape[0])
+        return batch_loss(merged, batch, keys, state.step, objective_of(config), config.loss)[0]
 
     timings = {
         "forward": measure("forward", forward, state, batch, repeats=repeats)[0],

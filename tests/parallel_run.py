@@ -43,7 +43,7 @@ def main() -> None:
         clip=ClipConfig(frames=FRAMES, size=SIZE, objects=1),
         batch=BATCH,
         steps=100,
-        loss=LossConfig(pattern="alternate", soft_iou=1.0, bootstrap_start=5, bootstrap_end=15),
+        loss=LossConfig(soft_iou=1.0, bootstrap_start=5, bootstrap_end=15),
         optimizer=OptimizerConfig(lr=1e-3, warmup=2),
         scale=ScaleConfig(
             fsdp=args.fsdp,

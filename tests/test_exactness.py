@@ -248,11 +248,11 @@ def test_unknown_settings_and_models() -> None:
 
 
 def test_segment_compiles_once_per_shape(model, video) -> None:
-    from rdejax.propagate.stream import _segment_blocks
+    from rdejax.propagate.programs import segment_blocks
 
     frames, mask = video
     rdejax.segment_video(model, frames, mask)
-    before = _segment_blocks._cache_size()
+    before = segment_blocks._cache_size()
     for _ in range(2):
         rdejax.segment_video(model, frames, mask)
-    assert _segment_blocks._cache_size() == before
+    assert segment_blocks._cache_size() == before

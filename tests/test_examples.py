@@ -106,7 +106,7 @@ def test_system_runs_with_it():
         system = nnx.merge(structure, weights)
         features = system.encode(image)
         first = jax.tree.map(lambda x: x[:1], features)
-        state = system.start(first, mask)
+        state = system.start(first, given_probs(mask, jnp.ones(1, bool)))
         state, logits = system.segment(state, features)
         after = system.memorize(state, first, jax.nn.softmax(logits[1], axis=0))
         return state, after, system.segment(after, features)[1]

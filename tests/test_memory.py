@@ -61,7 +61,7 @@ def query(seed: int = 99, frames: int = 3):
 
 def started(memory, writes: int = 5):
     state = memory.init(*entry(0))
-    capacity = memory.capacity(writes)
+    capacity = memory.capacity_for(writes)
     return state if capacity is None else memory.reserve(state, capacity)
 
 
@@ -107,8 +107,8 @@ class TestContract:
                 return key, value[pick], jax.tree.map(lambda x: x[pick], masks)
 
             state = memory.init(*chosen(0))
-            if memory.capacity(1) is not None:
-                state = memory.reserve(state, memory.capacity(1))
+            if memory.capacity_for(1) is not None:
+                state = memory.reserve(state, memory.capacity_for(1))
             state = memory.write(state, *chosen(1))
             return memory.read(state, query())[0]
 
@@ -122,8 +122,8 @@ class TestContract:
         def loss(value):
             key, _, masks = entry(0)
             state = memory.init(key, value, masks)
-            if memory.capacity(1) is not None:
-                state = memory.reserve(state, memory.capacity(1))
+            if memory.capacity_for(1) is not None:
+                state = memory.reserve(state, memory.capacity_for(1))
             state = memory.write(state, *entry(1))
             return (memory.read(state, query())[0] ** 2).sum()
 
@@ -157,8 +157,8 @@ def test_bank_reads_what_was_written() -> None:
 
 def test_bank_capacity_comes_in_buckets() -> None:
     memory = rule("bank")
-    assert [memory.capacity(n) for n in (0, 3, 4, 7, 8, 100)] == [4, 4, 8, 8, 16, 128]
-    assert all(memory.capacity(n) >= n + 1 for n in range(300))
+    assert [memory.capacity_for(n) for n in (0, 3, 4, 7, 8, 100)] == [4, 4, 8, 8, 16, 128]
+    assert all(memory.capacity_for(n) >= n + 1 for n in range(300))
 
 
 def bank_of(numbers, similarity_name: str = "l2"):
@@ -174,12 +174,12 @@ def bank_of(numbers, similarity_name: str = "l2"):
 @pytest.mark.parametrize("keep_every", [1, 2, 3, 5, 20])
 def test_bank_keeps_each_nth_frame_and_the_latest(keep_every: int) -> None:
     memory = rule("bank", top_k=None, keep_every=keep_every, similarity="dot")
-    state = memory.reserve(memory.init(*entry(0)), memory.capacity(11))
+    state = memory.reserve(memory.init(*entry(0)), memory.capacity_for(11))
     for i in range(12):
         if i:
             state = memory.write(state, *entry(i))
         held = sorted({*range(0, i + 1, keep_every), i})
-        assert memory.held(state.count) == len(held) <= memory.room(state)
+        assert memory.held(state.count) == len(held) <= memory.capacity(state)
         got = memory.read(state, query(frames=1))[0]
         np.testing.assert_allclose(got, bank_of(held, "dot"), atol=1e-5, err_msg=f"frame {i}")
 
@@ -187,11 +187,11 @@ def test_bank_keeps_each_nth_frame_and_the_latest(keep_every: int) -> None:
 @pytest.mark.parametrize(("keep_every", "held"), [(1, (0, 5, 6)), (2, (0, 4, 6)), (3, (0, 3, 6))])
 def test_bounded_bank_keeps_the_first_and_the_newest(keep_every: int, held) -> None:
     memory = rule("bank", top_k=None, keep_every=keep_every, max_frames=3)
-    assert memory.capacity(100) == 3
+    assert memory.capacity_for(100) == 3
     state = started(memory)
     for i in range(1, 7):
         state = memory.write(state, *entry(i))
-    assert memory.room(state) == 3
+    assert memory.capacity(state) == 3
     np.testing.assert_allclose(memory.read(state, query(frames=1))[0], bank_of(held), atol=1e-5)
 
 
@@ -208,8 +208,8 @@ def test_frame_that_does_not_stay_takes_the_oldest_s_place_in_a_full_bank() -> N
 
 def test_bank_capacity_counts_what_stays() -> None:
     memory = rule("bank", keep_every=5)
-    assert [memory.capacity(n) for n in (0, 5, 15, 16, 35, 36)] == [4, 4, 4, 8, 8, 16]
-    assert all(memory.capacity(n) >= memory.held(n + 1) for n in range(300))
+    assert [memory.capacity_for(n) for n in (0, 5, 15, 16, 35, 36)] == [4, 4, 4, 8, 8, 16]
+    assert all(memory.capacity_for(n) >= memory.held(n + 1) for n in range(300))
     with pytest.raises(RdejaxError, match="keep_every=0: give 1"):
         rule("bank", keep_every=0)
 

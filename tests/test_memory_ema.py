@@ -382,7 +382,7 @@ def test_jitted_scan_equals_loop_and_the_state_stays_as_large(name, settings) ->
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), scanned, looped)
     sizes = [sum(x.nbytes for x in jax.tree.leaves(s)) for s in (start, looped)]
     assert sizes[0] == sizes[1]
-    assert memory.capacity(10_000) is None
+    assert memory.capacity_for(10_000) is None
 
 
 @pytest.mark.parametrize(("name", "setting", "choices"), CONTINUOUS)

@@ -18,13 +18,15 @@ from rdejax.convert.names import targets
 from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.models import create
-from rdejax.train.clip import batch_loss, clip_outputs
+from rdejax.train.clip_loss import batch_loss
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
-from rdejax.train.losses import cross_entropy, frame_weights
+from rdejax.train.losses import cross_entropy
+from rdejax.train.objectives.rde import RDEObjective, frame_weights
 from rdejax.train.step import TrainState, init_state, make_gradients, merge
 
 # All weights of the auxiliary terms are 1 in the reference's run.
-PUBLIC = LossConfig(pattern="alternate", convention="public", guidance=1.0, consistency=1.0)
+PUBLIC = ("convention=public", "guidance=1.0", "consistency=1.0")
+KEYS = jax.random.split(jax.random.key(0), 2)
 OPTIMIZER = OptimizerConfig(freeze_stride=0, freeze_depthwise=False, train_norm=True)
 
 
@@ -55,7 +57,7 @@ def the_batch(frames: int, objects: int) -> Clip:
 class Run:
     """Loss terms and gradients of one network, compiled once for all steps."""
 
-    def __init__(self, net: str, frames: int, objects: int, loss: LossConfig):
+    def __init__(self, net: str, frames: int, objects: int, objective: tuple[str, ...]):
         single = net == "rde_single"
         self.net = net
         self.config = TrainConfig(
@@ -63,7 +65,8 @@ class Run:
             single_object=single,
             clip=ClipConfig(frames=frames, objects=objects),
             batch=2,
-            loss=loss,
+            objective="rde",
+            objective_settings=objective,
             optimizer=OPTIMIZER,
         )
         self.model = filled_model(net)
@@ -115,7 +118,7 @@ def test_public_weights_halve_the_running_total() -> None:
     weights = frame_weights(4, "public", "alternate")
     assert float(jnp.dot(weights, jnp.asarray(losses))) == pytest.approx(total)
     assert frame_weights(4, "paper", "alternate").tolist() == [0.5] * 4
-    assert float(frame_weights(2, "paper", "bank").sum()) == 1.0
+    assert float(frame_weights(2, "paper", "stm").sum()) == 1.0
 
 
 def test_terms_and_gradients_equal_the_published_code() -> None:
@@ -145,7 +148,7 @@ def test_logits_of_every_frame_equal_the_published_code() -> None:
     @jax.jit
     def outputs(params, fixed):
         model = merge(run.model, run.config, params, fixed)
-        return jax.vmap(lambda clip: clip_outputs(model, clip, pattern="alternate").logits)(batch)
+        return jax.vmap(lambda clip: RDEObjective()(model, clip, KEYS[0]).logits)(batch)
 
     logits = np.asarray(outputs(run.state.params, run.state.fixed))
     for t in range(1, 5):
@@ -160,8 +163,8 @@ def test_logits_of_every_frame_equal_the_published_code() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 45_000])
 def test_single_object_stage_equals_the_published_code(step: int) -> None:
-    loss = LossConfig(pattern="bank", convention="public", guidance=1.0, consistency=1.0)
-    run, want = Run("rde_single", 3, 1, loss), numbers("rde_single")[f"it_{step}"]
+    objective = ("patterns=stm", *PUBLIC)
+    run, want = Run("rde_single", 3, 1, objective), numbers("rde_single")[f"it_{step}"]
     metrics, grads = run.at(step)
     check_terms(metrics, want, 0.0)
     check_gradients(grads, want, skip="memory")
@@ -172,11 +175,13 @@ def test_paper_convention_leaves_absent_objects_out() -> None:
     model = create("rde-lite")
     one = jax.tree.map(lambda x: jnp.asarray(x[1:]), the_batch(3, 2))
     alone = dataclasses.replace(one, perturbed=one.perturbed[:, :1], valid=one.valid[:, :1])
-    config = LossConfig(pattern="alternate")
 
     @jax.jit
     def total(batch: Clip):
-        return batch_loss(model, batch, jnp.zeros((), jnp.int32), config)
+        keys = KEYS[: len(batch.frames)]
+        return batch_loss(
+            model, batch, keys, jnp.zeros((), jnp.int32), RDEObjective(), LossConfig()
+        )
 
     (a, terms), (b, _) = total(one), total(alone)
     assert float(a) == pytest.approx(float(b), rel=1e-5) and float(terms["consistency"]) > 0

@@ -18,9 +18,10 @@ from helpers_stm import stm_manifest, stm_model, stm_stages, stm_state_dict
 
 import rdejax
 from rdejax.memory.affinity import similarity, softmax_weights
+from rdejax.models.protocol import given_probs, one_frame
+from rdejax.models.stm import without_border
 from rdejax.nn.aggregate import aggregate_logits
 from rdejax.nn.layers import Frozen, max_pool3x3s2
-from rdejax.propagate.blocks import one_frame
 from rdejax.propagate.geometry import Geometry
 
 # Largest absolute error allowed by stage; measured ones beside.
@@ -82,7 +83,7 @@ def _memory_stages(model, features, masks):
 
 
 def _decoder_stages(model, readout, features):
-    x = model.decoder_input(readout, features.thin)
+    x = model.decoder_input(readout, features.query_value)
     m16, m8, m4 = model.decoder.features(x, features.f8, features.f4)
     p2 = model.decoder.coarse(m4)
     ps = jax.nn.sigmoid(model.decoder(x, features.f8, features.f4))
@@ -91,32 +92,32 @@ def _decoder_stages(model, readout, features):
 
 def _three_frames(model, frames, labels):
     """All stages in our layouts, from the methods that segment a video."""
-    images = GEOMETRY.prepare(frames, model.mean, model.std, model.pad_value)
+    images = GEOMETRY.prepare(frames, model.mean, model.std)
     masks = GEOMETRY.prepare_masks(jnp.stack([labels == 1, labels == 2]).astype(jnp.float32))
-    first, second, third = (one_frame(model.encode(images), t) for t in range(3))
+    first, second, third = (one_frame(model.encode(images, GEOMETRY.inside()), t) for t in range(3))
     trunk = model.key_encoder
     out = dict(
-        norm_padded1=images[1],
+        norm_padded1=second.image[0],
         q_c1_1=jax.nn.relu(trunk.bn1(trunk.conv1(second.image))),
         q_r2_1=second.f4,
         q_r3_1=second.f8,
         q_r4_1=second.f16,
         q_key1=second.key,
-        q_value1=second.thin,
+        q_value1=second.query_value,
         **_memory_stages(model, first, masks),
     )
-    state = model.reserve(model.start(first, masks, VALID), 2)
+    state = model.reserve(model.start(first, given_probs(masks, VALID), VALID), 2)
     out["mem_key0"], out["mem_value0"] = state.memory.key[0, :, 0], state.memory.value[0, :, 0, 0]
     out["affinity1"] = _affinity(second.key, state.memory.key[0, :, :1])
-    out["readout1"] = model.read(state, second)[0][0]
+    out["readout1"] = model.read(state, second)[1][0]
     out |= _decoder_stages(model, out["readout1"][None], second)
     state, logits = model.segment(state, second)
     out["logit1"] = logits[0]
-    probs = GEOMETRY.clear_border(jax.nn.softmax(logits[0], axis=0))
+    probs = without_border(jax.nn.softmax(logits[0], axis=0), GEOMETRY.inside())
     state = model.memorize(state, second, probs)
     out["mem_key1"], out["mem_value1"] = state.memory.key[0, :, 1], state.memory.value[0, :, 0, 1]
     out["affinity2"] = _affinity(third.key, state.memory.key[0])
-    out["readout2"] = model.read(state, third)[0][0]
+    out["readout2"] = model.read(state, third)[1][0]
     out["logit2"] = model.segment(state, third)[1][0]
     return out
 

@@ -31,11 +31,12 @@ from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.memory.protocol import Masks
 from rdejax.memory.swem import class_weights
+from rdejax.models.protocol import given_probs, one_frame
 from rdejax.nn.layers import Frozen
-from rdejax.propagate.blocks import one_frame
-from rdejax.train.clip import clip_outputs, segmentation_terms
+from rdejax.train.clip_loss import segmentation_terms
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
 from rdejax.train.losses import bootstrap_fraction, class_iou_loss
+from rdejax.train.objectives.unroll import UnrollObjective
 from rdejax.train.step import TrainState, init_state, make_gradients, merge
 
 # Largest error allowed by stage (frame numbers left out), relative to the largest value where that
@@ -61,11 +62,9 @@ TOLERANCE = {
     "prob": 1e-4,
 }
 OPTIMIZER = OptimizerConfig(freeze_stride=0, freeze_depthwise=False, train_norm=True)
+KEY = jax.random.key(0)
 PUBLISHED = LossConfig(
-    pattern="memory",
     class_iou=1.0,
-    guidance=0.0,
-    consistency=0.0,
     top_p=0.3,
     bootstrap_start=20_000,
     bootstrap_end=70_000,
@@ -107,7 +106,7 @@ def _three_frames(model, frames, mask, bases):
     out: dict[str, Any] = dict(features=features)
     first = one_frame(features, 0)
     valid = jnp.ones(2, bool)
-    given = model.given(jnp.stack([mask == 1, mask == 2]).astype(jnp.float32), valid)
+    given = given_probs(jnp.stack([mask == 1, mask == 2]).astype(jnp.float32), valid)
     entry = model.entry(first, given, 1, {"initial_bases": bases})
     state = model.begin(entry, valid[None])
     out["value0"] = entry.value[0]
@@ -120,8 +119,8 @@ def _three_frames(model, frames, mask, bases):
     out["bases0"] = state.memory.first
     for t in (1, 2):
         now = one_frame(features, t)
-        readout, _ = model.read(state, now)
-        context = model.decoder_input(readout, now.thin)
+        state, readout = model.read(state, now)
+        context = model.decoder_input(readout, now.query_value)
         logits = model.decode(state, now, readout)
         out[f"match{t}"] = (readout[0], context[0])
         if t == 1:
@@ -156,7 +155,7 @@ def _arrays():
     yield "s4_0", _nchw(f.f4[:1])[:, ::16, ::2, ::2]
     for t in (0, 1):
         yield f"qk16_{t}", _nchw(f.key[t : t + 1])
-        yield f"qv16_{t}", _nchw(f.thin[t : t + 1])[:, ::4][:, ::8]
+        yield f"qv16_{t}", _nchw(f.query_value[t : t + 1])[:, ::4][:, ::8]
         yield f"mv16_{t}", _nchw(out[f"value{t}"])[None][:, :, ::8]
         weights, given, z = out[f"em{t}"]
         yield f"weights_{t}", np.asarray(weights)[:, None, ..., None]
@@ -312,7 +311,7 @@ def test_logits_of_the_clip_equal_the_published_code() -> None:
     @jax.jit
     def outputs(params, fixed, batch):
         other = merge(model(), config, params, fixed)
-        return jax.vmap(lambda clip: clip_outputs(other, clip, pattern="memory").logits)(batch)
+        return jax.vmap(lambda clip: UnrollObjective()(other, clip, KEY).logits)(batch)
 
     logits = np.asarray(outputs(state.params, state.fixed, the_batch()))[..., ::2, ::2]
     reference = losses()["logits"].swapaxes(1, 2)  # sample, frame, class

@@ -8,7 +8,8 @@ from flax import nnx
 
 import rdejax
 from rdejax.models import System, create
-from rdejax.propagate.blocks import one_frame
+from rdejax.models.protocol import given_probs, one_frame
+from rdejax.models.stm import without_border
 from rdejax.propagate.slots import Layout
 from rdejax.propagate.stream import Stream
 
@@ -134,12 +135,12 @@ def test_memory_sees_no_object_in_the_padding(model, video) -> None:
 
     @jax.jit
     def predict(state, frame):
-        features = model.encode(geometry.prepare(frame, model.mean, model.std, 0.0))
+        features = model.encode(geometry.prepare(frame, model.mean, model.std), geometry.inside())
         return features, jax.nn.softmax(model.segment(state, features)[1][0], axis=0)
 
     features, probs = predict(stream.state, frames[1:2])
     assert probs[1:, :2].max() > 1e-3  # so there is something to clear
-    cleared = geometry.clear_border(probs)
+    cleared = without_border(probs, geometry.inside())
     np.testing.assert_array_equal(cleared[1:, :2], 0)
     np.testing.assert_array_equal(cleared[0, :, -2:], 1)
     np.testing.assert_array_equal(cleared[:, 2:-2, 2:-2], probs[:, 2:-2, 2:-2])
@@ -152,7 +153,9 @@ def test_frames_are_padded_with_black(model) -> None:
     from rdejax.propagate.geometry import Geometry
 
     white = np.full((1, SIDE, SIDE, 3), 255, np.uint8)
-    out = Geometry.of((SIDE, SIDE), None).prepare(white, model.mean, model.std, model.pad_value)
+    geometry = Geometry.of((SIDE, SIDE), None)
+    frames = geometry.prepare(white, model.mean, model.std)
+    out = model.encode(frames, geometry.inside()).image
     mean, std = np.array(model.mean), np.array(model.std)
     np.testing.assert_allclose(out[0, 0, 0], -mean / std, rtol=1e-5)
     np.testing.assert_allclose(out[0, 2, 2], (1 - mean) / std, rtol=1e-5)
@@ -181,7 +184,9 @@ def test_gradients_flow_through_a_clip(video) -> None:
     def loss(weights) -> jax.Array:
         model = nnx.merge(graph, weights, rest)
         features = model.encode(images)
-        state = model.reserve(model.start(one_frame(features, 0), masks), 2)
+        state = model.reserve(
+            model.start(one_frame(features, 0), given_probs(masks, jnp.ones(2, bool))), 2
+        )
         state, logits = model.segment(state, one_frame(features, 1))
         probs = jax.nn.softmax(logits[0], axis=0)
         state = model.memorize(state, one_frame(features, 1), probs)

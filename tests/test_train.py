@@ -14,7 +14,6 @@ from rdejax.data.config import ClipConfig
 from rdejax.data.loader import clip_loader
 from rdejax.models import create
 from rdejax.models.weights import load_into, read_weights, save_weights, weights_of
-from rdejax.train.clip import clip_outputs, own_memory
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
 from rdejax.train.losses import (
     bootstrap_fraction,
@@ -25,6 +24,7 @@ from rdejax.train.losses import (
     lovasz_loss,
     soft_iou_loss,
 )
+from rdejax.train.objectives.rde import RDEObjective
 from rdejax.train.step import (
     init_state,
     learning_rate,
@@ -41,7 +41,7 @@ TINY = TrainConfig(
     steps=4,
     save_every=2,
     log_every=2,
-    loss=LossConfig(pattern="alternate", soft_iou=1.0, bootstrap_start=0, bootstrap_end=1),
+    loss=LossConfig(soft_iou=1.0, bootstrap_start=0, bootstrap_end=1),
     optimizer=OptimizerConfig(lr=2e-3, warmup=1, freeze_stride=8),
 )
 
@@ -124,7 +124,7 @@ def test_schedules_and_optimisers() -> None:
         optimizer = OptimizerConfig(
             name=name, schedule="steps", lr=0.1, trunk_lr=0.0, warmup=0, weight_decay=0.1
         )
-        transform = make_optimizer(dataclasses.replace(TINY, optimizer=optimizer))
+        transform = make_optimizer(dataclasses.replace(TINY, optimizer=optimizer), "key_encoder")
         updates, _ = transform.update(gradients, transform.init(weights), weights)
         # Decoupled decay scales with the rate; decay in the gradient is normalised by Adam.
         expected = -0.01 if name == "adamw" else -0.1
@@ -137,10 +137,10 @@ def test_any_memory_rule_can_take_the_place_of_the_embedding() -> None:
     logits = {}
     for memory in ("rde", str(Path(__file__).parents[1] / "examples" / "ema_memory.py")):
         model = create("rde-lite", memory=memory)
-        assert own_memory(model).memory.top_k is None and model.memory.top_k is not None
-        out = jax.jit(lambda model: clip_outputs(model, clip, pattern="alternate"))(model)
+        assert model.as_trained().memory.top_k is None and model.memory.top_k is not None
+        out = jax.jit(lambda model: RDEObjective()(model, clip, jax.random.key(0)))(model)
         logits[memory] = np.asarray(out.logits)
-        assert float(out.guidance) > 0 and np.isfinite(out.logits[:, :2]).all()
+        assert float(out.terms["guidance"]) > 0 and np.isfinite(out.logits[:, :2]).all()
     rde, ema = logits.values()
     # The first predicted frame is read from the bank, the second from the rule itself.
     np.testing.assert_allclose(rde[0], ema[0], atol=1e-4)
@@ -173,7 +173,7 @@ def test_a_run_overfits_synthetic_clips() -> None:
         clip=clip,
         batch=3,
         steps=300,
-        loss=LossConfig(pattern="alternate", soft_iou=1.0, top_p=1.0),
+        loss=LossConfig(soft_iou=1.0, top_p=1.0),
         optimizer=OptimizerConfig(lr=2e-3, warmup=10, ema=0.9, freeze_stride=0),
     )
     model = create("rde-lite")

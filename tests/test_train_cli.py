@@ -37,7 +37,7 @@ config = TrainConfig(
     steps=24,
     save_every=3,
     log_every=1,
-    loss=LossConfig(pattern="alternate", soft_iou=1.0, bootstrap_start=2, bootstrap_end=9),
+    loss=LossConfig(soft_iou=1.0, bootstrap_start=2, bootstrap_end=9),
     optimizer=OptimizerConfig(lr=2e-3, warmup=2),
 )
 """

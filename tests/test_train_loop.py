@@ -24,7 +24,7 @@ from rdejax.errors import RdejaxError
 from rdejax.models import create
 from rdejax.models.weights import read_weights, save_weights, weights_of
 from rdejax.train.checkpoints import Checkpoints, abstract
-from rdejax.train.config import LossConfig, TrainConfig, ValidateConfig
+from rdejax.train.config import TrainConfig, ValidateConfig
 from rdejax.train.metrics import Window, all_finite
 from rdejax.train.monitor import Clock, Monitor
 from rdejax.train.pictures import contact_sheet
@@ -43,7 +43,6 @@ TINY = TrainConfig(
     steps=6,
     save_every=2,
     log_every=2,
-    loss=LossConfig(pattern="alternate"),
 )
 VALIDATED = ValidateConfig(every=2, root="nowhere")
 HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -104,7 +104,7 @@ def test_scan_is_a_loop_and_a_loop_is_a_scan() -> None:
 TINY = TrainConfig(
     clip=ClipConfig(frames=3, size=48, objects=1),
     batch=2,
-    loss=LossConfig(pattern="alternate", soft_iou=1.0, bootstrap_start=0, bootstrap_end=1),
+    loss=LossConfig(soft_iou=1.0, bootstrap_start=0, bootstrap_end=1),
     optimizer=OptimizerConfig(lr=1e-3, warmup=1),
 )
 

@@ -11,7 +11,8 @@ from rdejax.models import create
 from rdejax.models.registry import outline
 from rdejax.models.weights import weights_of
 from rdejax.train import initial_weights as start
-from rdejax.train.config import LossConfig, TrainConfig
+from rdejax.train.config import TrainConfig
+from rdejax.train.system import create_system
 
 
 def random_weights(model) -> dict[str, np.ndarray]:
@@ -109,9 +110,9 @@ def test_trunks_are_told_apart_by_depth(monkeypatch) -> None:
 
 def test_choices_a_system_does_not_have_are_named() -> None:
     with pytest.raises(RdejaxError, match="single_object: the value encoder of rde-lite"):
-        start.create_system(TrainConfig(single_object=True))
-    with pytest.raises(RdejaxError, match='loss.pattern="alternate" trains a memory'):
-        start.create_system(TrainConfig(memory="bank"))
+        create_system(TrainConfig(single_object=True))
+    with pytest.raises(RdejaxError, match="trains a memory beside a bank, but memory 'bank'"):
+        create_system(TrainConfig(memory="bank"))
 
 
 def test_settings_of_the_memory_rule() -> None:
@@ -119,14 +120,14 @@ def test_settings_of_the_memory_rule() -> None:
         system="rde-lite",
         memory="swem",
         memory_settings=("bases=8", "top_l=4", "tau=0.2"),
-        loss=LossConfig(pattern="memory"),
+        objective="unroll",
     )
-    memory = start.create_system(config).memory
+    memory = create_system(config).memory
     assert (memory.bases, memory.top_l, memory.tau) == (8, 4, 0.2)
     with pytest.raises(RdejaxError, match="memory_settings 'bases': give NAME=VALUE"):
-        start.create_system(dataclasses.replace(config, memory_settings=("bases",)))
+        create_system(dataclasses.replace(config, memory_settings=("bases",)))
     with pytest.raises(RdejaxError, match="setting 'decay' is unknown"):
-        start.create_system(dataclasses.replace(config, memory_settings=("decay=1",)))
+        create_system(dataclasses.replace(config, memory_settings=("decay=1",)))
 
 
 @pytest.mark.slow
@@ -137,7 +138,7 @@ def test_partial_weights_start_what_they_lack_at_random() -> None:
         system="swem-lite",
         init="rde-lite",
         init_partial=True,
-        loss=LossConfig(pattern="memory"),
+        objective="unroll",
     )
     model = start.build_model(config, told.append)
     given, mine = start.initial_weights("rde-lite"), weights_of(model)

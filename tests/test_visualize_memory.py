@@ -89,7 +89,7 @@ def state_of(name, writes, **settings):
     values = jnp.asarray(rng.normal(size=(writes + 1, 2, 3, 4, 6)), jnp.float32)
     nothing = None
     state = rule.init(keys[0], values[0], nothing)
-    room = rule.capacity(writes)
+    room = rule.capacity_for(writes)
     state = state if room is None else rule.reserve(state, room)
     for key, value in zip(keys[1:], values[1:], strict=True):
         state = rule.write(state, key, value, nothing)
