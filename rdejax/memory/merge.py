@@ -129,8 +129,8 @@ class MergeMemory(MemoryRule):
       rngs: unused, nothing is learned.
 
     Raises:
-      RdejaxError: top_k below 1, budget_frames not a whole number from 1, threshold outside [-1, 2],
-        decay outside [0, 1].
+      RdejaxError: top_k below 1, budget_frames not a whole number from 1, threshold outside
+        [-1, 2], decay outside [0, 1].
     """
 
     trained_with = {"top_k": None}
