@@ -241,7 +241,7 @@ def test_logs_checkpoints_and_weights_of_a_run_that_is_resumed(stub, tmp_path) -
     with pytest.raises(RuntimeError, match="stopped by the test"):
         loop.train(config, tmp_path)
     assert steps_in(tmp_path) == [2, 4] and not (tmp_path / "weights.safetensors").exists()
-    # What the run has so far, with its weights exported or, as in version 0.1, in checkpoints only.
+    # What the run has so far, exported or, as runs of before have it, in checkpoints only.
     name = "decoder/pred/kernel"
     so_far = weights_of(rdejax.load_model(str(tmp_path)))
     np.testing.assert_allclose(so_far[name], weights_of(_model())[name] + 4, rtol=1e-5)

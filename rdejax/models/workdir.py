@@ -1,7 +1,7 @@
 """Weights of a training run that has exported none: read from its checkpoints.
 
-Runs write `latest.safetensors` beside every checkpoint; those of version 0.1 did not. This needs
-neither the training code nor the devices that the run was spread over.
+Runs write `latest.safetensors` with every checkpoint; those from before that have checkpoints only.
+This needs neither the training code nor the devices that the run was spread over.
 """
 
 import json
