@@ -1,6 +1,6 @@
 # make demo   install into .venv and segment the bundled clip with the bundled weights
 # make test   install into .venv and run the tests
-# make check  everything CI runs: formatter, linter, type checker, tests
+# make check  everything CI runs: formatter, linter, order of imports, type checker, tests
 #
 # Needs Python >= 3.11 with venv and pip. PYTHON=python3.12 chooses another one, EXTRAS=cuda12 adds
 # extras of pyproject.toml to every installation.
@@ -38,6 +38,7 @@ format: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports --no-logo
 
 types: $(VENV)/.installed-dev
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python

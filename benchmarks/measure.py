@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rdejax.api import bundled, load_model
+from rdejax.api import load_model
 from rdejax.models import System, create
+from rdejax.models.weights import bundled
 
 RESULTS = Path(__file__).parent / "results"
 

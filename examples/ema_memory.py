@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.affinity import read_out
+from rdejax.memory.affinity import checked_top_k, read_out
 from rdejax.memory.protocol import Masks, MemoryRule
 from rdejax.memory.registry import register
 
@@ -50,7 +50,7 @@ class EMAMemory(MemoryRule):
       rngs: unused, nothing is learned.
 
     Raises:
-      RdejaxError: decay outside [0, 1).
+      RdejaxError: top_k below 1, or decay outside [0, 1).
     """
 
     trained_with = {"top_k": None}
@@ -68,7 +68,7 @@ class EMAMemory(MemoryRule):
         if not 0.0 <= decay < 1.0:
             raise RdejaxError(f"decay={decay}: give a number from 0 to below 1")
         self.decay = decay
-        self.top_k = top_k
+        self.top_k = checked_top_k(top_k)
 
     def init(self, key: Array, value: Array, masks: Masks) -> EMAState:
         """Both entries are the first frame."""

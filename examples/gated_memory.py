@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from rdejax.memory.affinity import read_out
+from rdejax.memory.affinity import checked_top_k, read_out
 from rdejax.memory.protocol import Masks, MemoryRule
 from rdejax.memory.registry import register
 
@@ -57,7 +57,7 @@ class GatedMemory(MemoryRule):
         logit = math.log(start / (1.0 - start))
         self.key_gate = nnx.Param(jnp.full(key_channels, logit))
         self.value_gate = nnx.Param(jnp.full(value_channels, logit))
-        self.top_k = top_k
+        self.top_k = checked_top_k(top_k)
 
     def init(self, key: Array, value: Array, masks: Masks) -> GatedState:
         """Both entries are the first frame."""

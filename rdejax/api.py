@@ -1,47 +1,16 @@
 """Loading a model and segmenting a video that is in memory."""
 
-import dataclasses
-import json
 from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rdejax.convert.build import shapes_of
 from rdejax.errors import RdejaxError
-from rdejax.models import System, names
-from rdejax.models.registry import outline
-from rdejax.models.settings import Settings
-from rdejax.models.weights import FORMAT, load_into, read_weights, weights_of
+from rdejax.models import System
+from rdejax.models.weights import find_weights, read_model
+from rdejax.models.workdir import read_workdir
 from rdejax.propagate.slots import starting_ids
 from rdejax.propagate.stream import Stream
-
-
-def bundled() -> dict[str, Path]:
-    """Names and files of the weights that come with the package."""
-    folder = Path(str(resources.files("rdejax"))) / "weights"
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-
-
-def _weights_file(name: str) -> Path:
-    known = bundled()
-    if name in known:
-        return known[name]
-    path = Path(name)
-    if (path / "weights.safetensors").is_file():
-        return path / "weights.safetensors"
-    if name in names():
-        raise RdejaxError(
-            f"no weights come with {name!r} (only with {', '.join(known) or 'none'}); convert the "
-            f"published ones with python -m rdejax.convert and give the resulting file"
-        )
-    if not path.exists():
-        raise RdejaxError(
-            f"{name}: no such model or weights file; models with weights: {', '.join(known)}"
-        )
-    return path
 
 
 def load_model(name_or_path: str, **settings: Any) -> System:
@@ -51,8 +20,7 @@ def load_model(name_or_path: str, **settings: Any) -> System:
       name_or_path: name of bundled weights ("rde-lite"), a .safetensors file (as `train.py` and
         `python -m rdejax.convert` write), the work folder of a training run, or a PyTorch .pth of a
         published RDE or STCN network.
-      **settings: overrides: every, size, memory, pad, or a setting of the memory rule such as top_k
-        or strategy.
+      **settings: overrides: every, size, memory, pad, or a setting of the memory rule.
 
     Returns:
       The system; `segment_video` and `stream` take it.
@@ -60,57 +28,13 @@ def load_model(name_or_path: str, **settings: Any) -> System:
     Raises:
       RdejaxError: no such model or file, weights that do not fit, NaN in weights, unknown settings.
     """
-    path = _weights_file(str(name_or_path))
+    path = find_weights(str(name_or_path))
     if path.suffix in (".pth", ".pt", ".pkl", ".tar"):
         from rdejax.convert import convert_file
 
         return convert_file(path, **settings)
-    if path.is_dir():
-        from rdejax.train.restore import load_run
-
-        return _with_settings(load_run(path), settings, str(path))
-    arrays, metadata = read_weights(path)
-    if metadata.get("format") != FORMAT:
-        raise RdejaxError(
-            f"{path}: not weights of this library (no {FORMAT} mark); "
-            "convert PyTorch files with python -m rdejax.convert"
-        )
-    stored = Settings.from_dict(json.loads(metadata["settings"]))
-    return _build(
-        metadata["arch"], json.loads(metadata["config"]), stored, arrays, settings, str(path)
-    )
-
-
-def _with_settings(model: System, settings: dict[str, Any], source: str) -> System:
-    """The model with other settings, which may mean another memory rule."""
-    if not settings:
-        return model
-    arrays = weights_of(model)
-    return _build(
-        model.name, dataclasses.asdict(model.config), model.settings, arrays, settings, source
-    )
-
-
-def _build(
-    name: str,
-    config: dict[str, Any],
-    stored: Settings,
-    arrays: dict[str, np.ndarray],
-    settings: dict[str, Any],
-    source: str,
-) -> System:
-    chosen = stored.override(**settings) if settings else stored
-    model = outline(name, config=config, settings=chosen)
-    learned = [path for path in shapes_of(model) if path.startswith("memory/")]
-    if learned and not any(path.startswith("memory/") for path in arrays):
-        raise RdejaxError(
-            f"{source}: has no weights for memory {chosen.memory!r}, which learns some; train it "
-            f"from these with train.py --init {source} --memory {chosen.memory}"
-        )
-    # Another rule, or a strategy without the embedding, has no use for the SAMs' weights.
-    changed = chosen.memory != stored.memory or "strategy" in settings
-    load_into(model, arrays, source=source, ignore=("memory/",) if changed else ())
-    return model
+    stored = read_workdir(path) if path.is_dir() else read_model(path)
+    return stored.build(**settings)
 
 
 def stream(model: System, **options: Any) -> Stream:

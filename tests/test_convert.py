@@ -19,12 +19,11 @@ import rdejax
 from rdejax.convert import convert_state_dict, load_imagenet_trunk, load_state_dict
 from rdejax.convert.__main__ import main
 from rdejax.convert.archs import ARCHS, RESNET_RULES
-from rdejax.convert.build import shapes_of
 from rdejax.convert.imagenet import lite0_from_torch
 from rdejax.convert.names import targets
 from rdejax.errors import RdejaxError
 from rdejax.models import create
-from rdejax.models.weights import read_weights, weights_of
+from rdejax.models.weights import read_weights, shapes_of, weights_of
 from rdejax.nn.resnet import ResNetTrunk
 
 FIXTURES = Path(__file__).parent / "data" / "convert"

@@ -13,11 +13,11 @@ import pytest
 from helpers_reference import REFERENCE, filled_model
 
 from rdejax.convert.archs import ARCHS
-from rdejax.convert.build import shapes_of
 from rdejax.convert.names import targets
 from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.models import create
+from rdejax.models.weights import shapes_of
 from rdejax.train.clip_loss import batch_loss
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
 from rdejax.train.losses import cross_entropy

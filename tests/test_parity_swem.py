@@ -25,13 +25,13 @@ from helpers_reference import (
 
 import rdejax
 from rdejax.convert.archs import ARCHS
-from rdejax.convert.build import shapes_of
 from rdejax.convert.names import targets
 from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.memory.protocol import Masks
 from rdejax.memory.swem import class_weights
 from rdejax.models.protocol import given_probs, one_frame
+from rdejax.models.weights import shapes_of
 from rdejax.nn.layers import Frozen
 from rdejax.train.clip_loss import segmentation_terms
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig

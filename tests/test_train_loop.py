@@ -17,22 +17,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import rdejax
 import rdejax.train.loop as loop
 from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.errors import RdejaxError
 from rdejax.models import create
 from rdejax.models.weights import read_weights, save_weights, weights_of
+from rdejax.models.workdir import read_workdir
 from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import TrainConfig, ValidateConfig
 from rdejax.train.metrics import Window, all_finite
 from rdejax.train.monitor import Clock, Monitor
 from rdejax.train.pictures import contact_sheet
-from rdejax.train.restore import load_run
 from rdejax.train.signals import Stopped
 from rdejax.train.step import TrainState
 from rdejax.train.validate import validate, validation_sequences
-from rdejax.train.workdir import as_json, begin, differences
+from rdejax.train.workdir import as_json, begin, differences, record_start
 
 ROOT = Path(__file__).parents[1]
 SIZE = 48
@@ -133,8 +134,6 @@ def test_checkpoints_keep_the_last_and_the_best(tmp_path) -> None:
         like = abstract(jax.eval_shape(lambda: small_state(0.0)), HERE)
         whole = checkpoints.restore(2, like)
         np.testing.assert_array_equal(whole["params"]["a"], np.full((8, 3), 2.0))
-        some = checkpoints.restore_some(7, {"ema": like["ema"]})
-        assert list(some) == ["ema"] and (np.asarray(some["ema"]["a"]) == -7).all()
         other = abstract(jax.eval_shape(lambda: {"params": jnp.ones(3)}), HERE)
         with pytest.raises(RdejaxError, match="7: this checkpoint cannot be read"):
             checkpoints.restore(7, other)
@@ -241,6 +240,17 @@ def test_logs_checkpoints_and_weights_of_a_run_that_is_resumed(stub, tmp_path) -
     with pytest.raises(RuntimeError, match="stopped by the test"):
         loop.train(config, tmp_path)
     assert steps_in(tmp_path) == [2, 4] and not (tmp_path / "weights.safetensors").exists()
+    # What the run has so far, exported or, as runs of before have it, in checkpoints only.
+    name = "decoder/pred/kernel"
+    so_far = weights_of(rdejax.load_model(str(tmp_path)))
+    np.testing.assert_allclose(so_far[name], weights_of(_model())[name] + 4, rtol=1e-5)
+    (tmp_path / "latest.safetensors").unlink()
+    old = rdejax.load_model(str(tmp_path), memory="bank", every=2)
+    assert (old.name, old.settings.memory, old.settings.every) == ("rde-lite", "bank", 2)
+    saved = read_workdir(tmp_path).arrays
+    assert saved.keys() == so_far.keys()
+    for path, array in so_far.items():
+        np.testing.assert_array_equal(array, saved[path])
     # As if killed while it logged a later step.
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 5, "loss": 9}\n{"st')
@@ -253,14 +263,27 @@ def test_logs_checkpoints_and_weights_of_a_run_that_is_resumed(stub, tmp_path) -
     assert {"seconds_per_step", "data_wait", "clips_per_second"} <= log_of(tmp_path)[1].keys()
     assert steps_in(tmp_path) == [4, 6]
     arrays, metadata = read_weights(weights)
-    name = "decoder/pred/kernel"
     np.testing.assert_allclose(arrays[name], weights_of(_model())[name] + 6, rtol=1e-5)
     assert json.loads(metadata["extra"]) == {"step": 6}
-    np.testing.assert_array_equal(weights_of(load_run(tmp_path))[name], arrays[name])
+    np.testing.assert_array_equal(read_workdir(tmp_path).arrays[name], arrays[name])
     assert json.loads((tmp_path / "config.json").read_text()) == as_json(config)
     # Once more: there is nothing to do.
     weights.unlink()
     assert loop.train(config, tmp_path, resume=True).exists()
+
+
+def test_a_folder_without_weights_says_what_it_lacks(tmp_path) -> None:
+    with pytest.raises(RdejaxError, match="not the work folder of a training run.*config.json"):
+        rdejax.load_model(str(tmp_path))
+    (tmp_path / "latest.safetensors").write_bytes(b"of an earlier run that got to no checkpoint")
+    record_start(tmp_path, TINY, 0)
+    for folder in (False, True):
+        with pytest.raises(RdejaxError, match="no checkpoint yet; one is made every 2 steps"):
+            rdejax.load_model(str(tmp_path))
+        (tmp_path / "checkpoints").mkdir(exist_ok=folder)
+    (tmp_path / "checkpoints" / "4").mkdir()
+    with pytest.raises(RdejaxError, match="4: this checkpoint cannot be read"):
+        rdejax.load_model(str(tmp_path))
 
 
 def test_a_signal_saves_the_step_in_progress(stub, tmp_path, capsys) -> None:

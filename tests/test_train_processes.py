@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdejax.models.weights import read_weights, weights_of
-from rdejax.train.restore import load_run
+from rdejax.models.weights import read_weights
+from rdejax.models.workdir import read_workdir
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,5 +113,8 @@ def test_two_processes_stop_in_the_same_step_and_go_on(tmp_path) -> None:
     assert json.loads(metadata["extra"])["step"] == 10
     # Weights that were spread over the processes are exported whole.
     np.testing.assert_allclose(arrays["decoder/pred/bias"], 10.0, atol=0.5)
+    latest, _ = read_weights(tmp_path / "latest.safetensors")
+    np.testing.assert_allclose(latest["decoder/pred/bias"], step, atol=0.5)
     # One process alone, on one device, goes on with what two have saved.
-    np.testing.assert_allclose(weights_of(load_run(tmp_path))["decoder/pred/bias"], step, atol=0.5)
+    saved = read_workdir(tmp_path).arrays
+    np.testing.assert_allclose(saved["decoder/pred/bias"], step, atol=0.5)

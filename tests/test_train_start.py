@@ -5,11 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rdejax.convert.build import shapes_of
 from rdejax.errors import RdejaxError
 from rdejax.models import create
 from rdejax.models.registry import outline
-from rdejax.models.weights import weights_of
+from rdejax.models.weights import shapes_of, weights_of
 from rdejax.train import initial_weights as start
 from rdejax.train.config import TrainConfig
 from rdejax.train.system import create_system

@@ -3,24 +3,14 @@
 import os
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from rdejax.convert.archs import StateDict, detect_arch, find_arch, widen_masks
 from rdejax.convert.names import convert_arrays, targets
 from rdejax.convert.torch_pickle import load_state_dict
-from rdejax.models.matching import System
+from rdejax.models.protocol import System
 from rdejax.models.registry import create
-from rdejax.nn.layers import Frozen
-
-_WEIGHTS = nnx.Any(nnx.Param, Frozen)
-
-
-def shapes_of(module: nnx.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight of a module, by "/"-joined path."""
-    flat = nnx.to_flat_state(nnx.state(module, _WEIGHTS))
-    return {"/".join(map(str, path)): tuple(leaf.shape) for path, leaf in flat}
+from rdejax.models.weights import load_into, shapes_of
 
 
 def convert_file(path: str | os.PathLike, *, arch: str | None = None, **settings: Any) -> System:
@@ -70,17 +60,11 @@ def convert_state_dict(
     leave = [chosen.ignore, r"mem_compress\..*" if settings and not has_sam else None]
     ignore = "|".join(pattern for pattern in leave if pattern) or None
     expected = targets(shapes, chosen.rules)
-    _fill(model, convert_arrays(state_dict, expected, source=source, ignore=ignore))
+    arrays = convert_arrays(state_dict, expected, source=source, ignore=ignore)
+    load_into(model, arrays, source=source)
     return model
 
 
 def _without_values(system: str, config: dict[str, Any], overrides: dict[str, Any]) -> System:
     """A system whose weights have shapes only: drawing random ones first takes far longer."""
     return nnx.eval_shape(lambda: create(system, config=config, **overrides))
-
-
-def _fill(model: nnx.Module, weights: dict[str, np.ndarray]) -> None:
-    state = nnx.state(model, _WEIGHTS)
-    for path, leaf in nnx.to_flat_state(state):
-        leaf.set_value(jnp.asarray(weights["/".join(map(str, path))]))
-    nnx.update(model, state)

@@ -8,11 +8,10 @@ import numpy as np
 from flax import nnx
 
 from rdejax.convert.archs import RESNET_RULES
-from rdejax.convert.build import shapes_of
 from rdejax.convert.names import Rule, convert_arrays, targets
 from rdejax.convert.torch_pickle import load_state_dict
 from rdejax.errors import RdejaxError
-from rdejax.models.weights import load_into
+from rdejax.models.weights import load_into, shapes_of
 from rdejax.nn.efficientnet import STAGES, EfficientNetLite0
 from rdejax.nn.resnet import ResNetTrunk
 

@@ -259,7 +259,7 @@ def _environment(arguments: argparse.Namespace, model: Any) -> dict[str, Any]:
     from flax import nnx
 
     import rdejax
-    from rdejax.api import bundled
+    from rdejax.models.weights import bundled
 
     # Names of bundled weights stay when the weights of a new version differ.
     weights = bundled().get(arguments.checkpoint)

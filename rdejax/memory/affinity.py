@@ -101,6 +101,17 @@ def top_k_weights(
     return jnp.zeros_like(affinity).at[rows, index].set(weights, unique_indices=True)
 
 
+def checked_top_k(top_k: int | None) -> int | None:
+    """The setting `top_k` of a rule, checked when the rule is made.
+
+    Raises:
+      RdejaxError: below 1.
+    """
+    if top_k is not None and top_k < 1:
+        raise RdejaxError(f"top_k={top_k}: give 1 or more, or None for the full softmax")
+    return top_k
+
+
 def read_out(
     query: Float[Array, "n h w ck"],
     key: Float[Array, "m ck"],

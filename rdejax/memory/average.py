@@ -5,6 +5,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array
 
+from rdejax.memory.affinity import checked_top_k
 from rdejax.memory.ema_family import (
     FrameState,
     move_towards,
@@ -39,7 +40,7 @@ class AverageMemory(MemoryRule):
       rngs: unused, nothing is learned.
 
     Raises:
-      RdejaxError: decay outside [0, 1].
+      RdejaxError: top_k below 1, or decay outside [0, 1].
     """
 
     trained_with = {"top_k": None}
@@ -58,7 +59,7 @@ class AverageMemory(MemoryRule):
         del key_channels, value_channels, rngs
         self.decay = number_between("decay", decay, 0.0, 1.0, "a number from 0 to 1")
         self.first = first
-        self.top_k = top_k
+        self.top_k = checked_top_k(top_k)
         self.similarity = similarity
 
     def init(self, key: Array, value: Array, masks: Masks) -> FrameState:

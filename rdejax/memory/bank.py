@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.affinity import read_out
+from rdejax.memory.affinity import checked_top_k, read_out
 from rdejax.memory.protocol import Masks, MemoryRule
 from rdejax.memory.registry import register
 
@@ -51,7 +51,7 @@ class BankMemory(MemoryRule):
       rngs: unused, nothing is learned.
 
     Raises:
-      RdejaxError: `keep_every` below 1.
+      RdejaxError: `top_k` or `keep_every` below 1.
     """
 
     trained_with = {"top_k": None, "buckets": False}
@@ -73,7 +73,7 @@ class BankMemory(MemoryRule):
             raise RdejaxError(
                 f"keep_every={keep_every}: give 1 (each memorised frame stays) or more"
             )
-        self.top_k = top_k
+        self.top_k = checked_top_k(top_k)
         self.similarity = similarity
         self.max_frames = max_frames
         self.keep_every = keep_every

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.affinity import read_out
+from rdejax.memory.affinity import checked_top_k, read_out
 from rdejax.memory.ema_family import closest, cosine_setting, move_towards, number_between
 from rdejax.memory.protocol import Masks, MemoryRule
 from rdejax.memory.registry import register
@@ -129,8 +129,8 @@ class MergeMemory(MemoryRule):
       rngs: unused, nothing is learned.
 
     Raises:
-      RdejaxError: budget_frames not a whole number from 1, threshold outside [-1, 2], decay outside
-        [0, 1].
+      RdejaxError: top_k below 1, budget_frames not a whole number from 1, threshold outside
+        [-1, 2], decay outside [0, 1].
     """
 
     trained_with = {"top_k": None}
@@ -155,7 +155,7 @@ class MergeMemory(MemoryRule):
         self.threshold = cosine_setting("threshold", threshold)
         self.decay = number_between("decay", decay, 0.0, 1.0, "a number from 0 to 1")
         self.first = first
-        self.top_k = top_k
+        self.top_k = checked_top_k(top_k)
         self.similarity = similarity
 
     def init(self, key: Array, value: Array, masks: Masks) -> MergeState:

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.affinity import read_out
+from rdejax.memory.affinity import checked_top_k, read_out
 from rdejax.memory.protocol import Masks, MemoryRule
 from rdejax.memory.registry import register
 from rdejax.nn.sam import MemoryCompressor
@@ -73,6 +73,9 @@ class RDEMemory(MemoryRule):
       repeat: squeeze-and-excitation blocks before ASPP in each SAM (ablation; published: 0).
       aspp: whether the SAMs have their ASPP (ablation; published: True).
       rngs: for the SAMs' initial weights.
+
+    Raises:
+      RdejaxError: a strategy that is not understood, or top_k below 1.
     """
 
     trained_with = {"top_k": None}
@@ -93,7 +96,7 @@ class RDEMemory(MemoryRule):
         counts = parse_strategy(strategy)
         self.entries = tuple(name for name in ENTRIES if name in counts)
         self.copies = tuple(counts[name] for name in self.entries)
-        self.top_k = top_k
+        self.top_k = checked_top_k(top_k)
         self.similarity = similarity
         compressors = [
             MemoryCompressor(channels, repeat=repeat, aspp=aspp, rngs=rngs)

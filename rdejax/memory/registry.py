@@ -1,73 +1,30 @@
 """Memory rules by name, from this package or from a user's own file."""
 
-import importlib
-import importlib.util
 import inspect
-import pkgutil
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import MemoryRule
+from rdejax.registry import Registry
 
-_RULES: dict[str, type[MemoryRule]] = {}
+_RULES = Registry[MemoryRule]("memory rule", "rdejax.memory", files=True)
 
 
 def register(name: str) -> Callable[[type[MemoryRule]], type[MemoryRule]]:
     """Class decorator: makes a `MemoryRule` known by `name` to configurations and command lines."""
-
-    def decorate(rule: type[MemoryRule]) -> type[MemoryRule]:
-        _RULES[name] = rule
-        return rule
-
-    return decorate
-
-
-def _import_all() -> None:
-    import rdejax.memory as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-
-
-def _load_file(path: Path) -> type[MemoryRule]:
-    if not path.is_file():
-        raise RdejaxError(
-            f"{path}: no such file; give a memory rule's name or an existing .py file"
-        )
-    known = dict(_RULES)
-    spec = importlib.util.spec_from_file_location(f"rdejax_user_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    new = [rule for name, rule in _RULES.items() if known.get(name) is not rule]
-    if len(new) != 1:
-        raise RdejaxError(
-            f"{path}: registers {len(new)} memory rules; decorate exactly one class with @register"
-        )
-    return new[0]
+    return _RULES.register(name)
 
 
 def find_rule(name: str) -> type[MemoryRule]:
     """The rule registered as `name`, or the one that the Python file `name` registers.
 
     Raises:
-      RdejaxError: no such rule or file; names the known ones.
+      RdejaxError: see `Registry.find`.
     """
-    if name.endswith(".py"):
-        return _load_file(Path(name))
-    _import_all()
-    if name not in _RULES:
-        known = ", ".join(sorted(_RULES))
-        raise RdejaxError(
-            f"memory rule {name!r} is unknown; choose one of {known}, or give a .py file"
-        )
-    return _RULES[name]
+    return _RULES.find(name)
 
 
 def rule_settings(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from rdejax.memory.affinity import checked_top_k
 from rdejax.memory.ema_family import (
     FrameState,
     closest,
@@ -68,7 +69,7 @@ class ReplaceMemory(MemoryRule):
       rngs: unused, nothing is learned.
 
     Raises:
-      RdejaxError: trigger outside [-1, 2].
+      RdejaxError: top_k below 1, or trigger outside [-1, 2].
     """
 
     trained_with = {"top_k": None}
@@ -87,7 +88,7 @@ class ReplaceMemory(MemoryRule):
         del key_channels, value_channels, rngs
         self.trigger = cosine_setting("trigger", trigger)
         self.first = first
-        self.top_k = top_k
+        self.top_k = checked_top_k(top_k)
         self.similarity = similarity
 
     def init(self, key: Array, value: Array, masks: Masks) -> FrameState:

@@ -1,8 +1,6 @@
 """Systems by name."""
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,31 +10,19 @@ from flax import nnx
 from rdejax.errors import RdejaxError
 from rdejax.models.protocol import System
 from rdejax.models.settings import Settings
+from rdejax.registry import Registry
 
-_SYSTEMS: dict[str, type[System]] = {}
+_SYSTEMS = Registry[System]("system", "rdejax.models")
 
 
 def register(name: str) -> Callable[[type[System]], type[System]]:
     """Class decorator: makes a `System` known by `name`."""
-
-    def decorate(system: type[System]) -> type[System]:
-        _SYSTEMS[name] = system
-        return system
-
-    return decorate
-
-
-def _import_all() -> None:
-    import rdejax.models as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    return _SYSTEMS.register(name)
 
 
 def names() -> tuple[str, ...]:
     """Names of all systems."""
-    _import_all()
-    return tuple(sorted(_SYSTEMS))
+    return _SYSTEMS.names()
 
 
 def find_system(name: str) -> type[System]:
@@ -45,10 +31,7 @@ def find_system(name: str) -> type[System]:
     Raises:
       RdejaxError: no such system; names the known ones.
     """
-    _import_all()
-    if name not in _SYSTEMS:
-        raise RdejaxError(f"system {name!r} is unknown; choose one of {', '.join(names())}")
-    return _SYSTEMS[name]
+    return _SYSTEMS.find(name)
 
 
 def _builder(

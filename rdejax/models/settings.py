@@ -56,8 +56,6 @@ class Settings:
             if name not in known:
                 have = ", ".join(sorted(own | set(known)))
                 raise RdejaxError(f"setting {name!r} is unknown; with memory {memory!r} use {have}")
-            if name == "top_k" and value is not None and value < 1:
-                raise RdejaxError(f"top_k={value}: give 1 or more, or None for the full softmax")
             rule[name] = value
         return dataclasses.replace(
             self,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,101 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from rdejax.errors import RdejaxError
+from rdejax.files import atomic
 from rdejax.models.protocol import System
+from rdejax.models.registry import names, outline
+from rdejax.models.settings import Settings
 from rdejax.nn.layers import Frozen
 
 FORMAT = "rdejax-1"
 _WEIGHTS = nnx.Any(nnx.Param, Frozen)
+_RULE = "memory/"  # weights of the memory rule
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredModel:
+    """Weights, and what they are of.
+
+    Attributes:
+      system: registered name of the system.
+      config: sizes of its networks, fields of its `Config`.
+      settings: how it is run.
+      arrays: weights by "/"-joined path.
+      source: where they come from, for messages.
+    """
+
+    system: str
+    config: dict[str, Any]
+    settings: Settings
+    arrays: dict[str, np.ndarray]
+    source: str
+
+    def build(self, **overrides: Any) -> System:
+        """The model.
+
+        Args:
+          **overrides: changes to the settings, see `Settings.override`. Where they change the
+            memory rule, weights of the rule that it has no use for are left out.
+
+        Raises:
+          RdejaxError: weights that do not fit or are not finite, or unknown settings.
+        """
+        settings = self.settings.override(**overrides) if overrides else self.settings
+        model = outline(self.system, config=self.config, settings=settings)
+        learns = any(path.startswith(_RULE) for path in shapes_of(model))
+        if learns and not any(path.startswith(_RULE) for path in self.arrays):
+            raise RdejaxError(
+                f"{self.source}: has no weights for memory {settings.memory!r}, which learns some; "
+                f"train it from these with train.py --init {self.source} --memory {settings.memory}"
+            )
+        same = settings.memory == self.settings.memory
+        same = same and settings.memory_settings == self.settings.memory_settings
+        load_into(model, self.arrays, source=self.source, ignore=() if same else (_RULE,))
+        return model
+
+
+def bundled() -> dict[str, Path]:
+    """Names and files of the weights that come with the package."""
+    folder = Path(str(resources.files("rdejax"))) / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def find_weights(name: str) -> Path:
+    """The file of bundled weights, or the one that a path names.
+
+    Args:
+      name: of bundled weights, of a file, or of a folder with weights.safetensors (of a finished
+        run or a conversion) or latest.safetensors (of a run that goes on) in it.
+
+    Returns:
+      An existing path; a folder if it has neither of those files.
+
+    Raises:
+      RdejaxError: there is no such thing.
+    """
+    known = bundled()
+    if name in known:
+        return known[name]
+    path = Path(name)
+    for file in (path / "weights.safetensors", path / "latest.safetensors"):
+        if file.is_file():
+            return file
+    if name in names():
+        raise RdejaxError(
+            f"no weights come with {name!r} (only with {', '.join(known) or 'none'}); convert the "
+            f"published ones with python -m rdejax.convert and give the resulting file"
+        )
+    if not path.exists():
+        raise RdejaxError(
+            f"{name}: no such model or weights file; models with weights: {', '.join(known)}"
+        )
+    return path
+
+
+def shapes_of(module: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight of a module, by "/"-joined path."""
+    flat = nnx.to_flat_state(nnx.state(module, _WEIGHTS))
+    return {"/".join(map(str, path)): tuple(leaf.shape) for path, leaf in flat}
 
 
 def weights_of(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -92,15 +183,32 @@ def save_weights(
         "extra": json.dumps(extra),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    try:
+    with atomic(path) as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, metadata)
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def read_model(path: str | os.PathLike) -> StoredModel:
+    """What `save_weights` wrote.
+
+    Raises:
+      RdejaxError: missing, truncated, or not weights of this library.
+    """
+    arrays, metadata = read_weights(path)
+    if metadata.get("format") != FORMAT:
+        raise RdejaxError(
+            f"{path}: not weights of this library (no {FORMAT} mark); "
+            "convert PyTorch files with python -m rdejax.convert"
+        )
+    return StoredModel(
+        system=metadata["arch"],
+        config=json.loads(metadata["config"]),
+        settings=Settings.from_dict(json.loads(metadata["settings"])),
+        arrays=arrays,
+        source=str(path),
+    )
 
 
 def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -118,11 +118,9 @@ class Checkpoints:
         Raises:
           RdejaxError: it cannot be read, or is of another model.
         """
-        return self._restore(step, state=_restore_args(like, partial=False))[_STATE]
-
-    def restore_some(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-        """Some fields of the state, as `restore`; the others are not read."""
-        return self._restore(step, state=_restore_args(like, partial=True))[_STATE]
+        places = ocp.checkpoint_utils.construct_restore_args(like)
+        state = ocp.args.PyTreeRestore(like, restore_args=places)
+        return self._restore(step, state=state)[_STATE]
 
     def wait(self) -> None:
         """Until everything is on the disk."""
@@ -151,11 +149,6 @@ def abstract(state: Any, shardings: Any) -> Any:
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
     )
-
-
-def _restore_args(like: Any, *, partial: bool) -> ocp.args.PyTreeRestore:
-    places = ocp.checkpoint_utils.construct_restore_args(like)
-    return ocp.args.PyTreeRestore(like, restore_args=places, partial_restore=partial)
 
 
 def _score(metrics: dict[str, float]) -> float:

@@ -2,21 +2,26 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rdejax.api import bundled
-from rdejax.convert.build import convert_state_dict, shapes_of
+from rdejax.convert.build import convert_state_dict
 from rdejax.convert.imagenet import load_imagenet_trunk
 from rdejax.convert.torch_pickle import load_state_dict
 from rdejax.errors import RdejaxError
 from rdejax.infer.progress import note
 from rdejax.models import System
-from rdejax.models.weights import load_into, read_weights, weights_of
+from rdejax.models.weights import (
+    find_weights,
+    load_into,
+    read_weights,
+    shapes_of,
+    weights_of,
+)
+from rdejax.models.workdir import read_workdir
 from rdejax.nn.efficientnet import EfficientNetLite0
 from rdejax.nn.resnet import ResNetTrunk
 from rdejax.train.config import TrainConfig
@@ -59,12 +64,9 @@ def initial_weights(where: str) -> Arrays:
     Raises:
       RdejaxError: there are none.
     """
-    path = bundled().get(where, Path(where))
+    path = find_weights(where)
     if path.is_dir():
-        from rdejax.train.restore import load_run
-
-        exported = path / "weights.safetensors"
-        return read_weights(exported)[0] if exported.is_file() else weights_of(load_run(path))
+        return read_workdir(path).arrays
     if path.suffix in (".pth", ".pt", ".pkl", ".tar"):
         arrays = load_state_dict(path)
         return weights_of(convert_state_dict(arrays, source=where, keep_single_object=True))

@@ -56,8 +56,8 @@ def train(config: TrainConfig, workdir: Path | str, *, resume: bool = False) -> 
     Args:
       config: the run.
       workdir: gets `config.json`, `environment.json`, `log.jsonl`, `tensorboard/`, `checkpoints/`;
-        `best.safetensors` with each validation that beats the others; at the end
-        `weights.safetensors`.
+        `latest.safetensors` with each checkpoint; `best.safetensors` with each validation that
+        beats the others; at the end `weights.safetensors`.
       resume: continue from the last checkpoint in `workdir`; without one, start. A folder with a
         checkpoint is refused otherwise, and one of another configuration always.
 
@@ -276,6 +276,7 @@ class _Run:
             "validation": score,
         }
         self.checkpoints.save(done, state, record, score)
+        self.export(self.workdir / "latest.safetensors", self.averaged(state), done)
 
     def _stop(self, done: int, state: TrainState) -> NoReturn:
         """Saves and ends.

@@ -105,8 +105,11 @@ def as_json(config: TrainConfig) -> dict[str, Any]:
 def record_start(workdir: Path, config: TrainConfig, first: int) -> None:
     """Writes `config.json` and `environment.json`; cuts the log off after step `first`.
 
-    A killed run has logged steps after its last checkpoint.
+    A killed run has logged steps after its last checkpoint. Weights of an earlier run that got to
+    no checkpoint are none of this one.
     """
+    if first == 0:
+        (workdir / "latest.safetensors").unlink(missing_ok=True)
     write_json(workdir / "config.json", as_json(config))
     write_json(workdir / "environment.json", environment())
     log = workdir / "log.jsonl"
