@@ -25,7 +25,7 @@ from io_helpers import (
 from rdejax.infer.cli import main
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.video import segment_to_folder
-from rdejax.io.masks import load_given_masks
+from rdejax.io.given import load_given_masks
 from rdejax.io.video import open_frames
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -475,8 +475,8 @@ def test_signals_end_cleanly_and_the_run_goes_on(clip, capsys, number, code, wor
 def test_signal_during_a_long_native_call(clip):
     """A compilation holds the main thread; the process must end all the same."""
     prepare = """
-import hashlib, rdejax.infer.signals
-rdejax.infer.signals._GRACE_SECONDS = 0.5
+import hashlib, rdejax.signals
+rdejax.signals._GRACE_SECONDS = 0.5
 def push(self, frames, masks=None):
     print("pushing", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 10**9)

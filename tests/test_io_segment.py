@@ -21,7 +21,7 @@ from rdejax.infer.results import ResultFolder, describe_difference
 from rdejax.infer.video import fitting_chunk, run_stream, segment_to_folder
 from rdejax.io import overlay as overlay_module
 from rdejax.io.datasets import list_sequences
-from rdejax.io.masks import load_given_masks
+from rdejax.io.given import load_given_masks
 from rdejax.io.video import FolderFrames, open_frames
 
 COUNT = 10

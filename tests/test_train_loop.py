@@ -23,13 +23,13 @@ from rdejax.data.config import ClipConfig
 from rdejax.errors import RdejaxError
 from rdejax.models import create
 from rdejax.models.weights import read_weights, save_weights, weights_of
+from rdejax.signals import Stopped
 from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import LossConfig, TrainConfig, ValidateConfig
 from rdejax.train.metrics import Window, all_finite
 from rdejax.train.monitor import Clock, Monitor
 from rdejax.train.pictures import contact_sheet
 from rdejax.train.restore import load_run
-from rdejax.train.signals import Stopped
 from rdejax.train.step import TrainState
 from rdejax.train.validate import validate, validation_sequences
 from rdejax.train.workdir import as_json, begin, differences

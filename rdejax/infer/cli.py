@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rdejax.cli import name_and_value
-from rdejax.errors import RdejaxError, cli_errors
+from rdejax.cli import cli_errors, name_and_value
+from rdejax.errors import RdejaxError
 from rdejax.infer.signals import ending_on_signals
 
 _DESCRIPTION = """\

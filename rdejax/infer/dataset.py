@@ -19,12 +19,10 @@ from rdejax.infer.results import Progress, describe_difference
 from rdejax.infer.timing import CompileClock
 from rdejax.infer.video import Stream, Written, facts, run_stream
 from rdejax.io.datasets import Sequence as VideoSequence
-from rdejax.io.masks import GivenMasks, collect_masks, write_mask
+from rdejax.io.given import GivenMasks, collect_masks
+from rdejax.io.masks import write_mask
 from rdejax.io.threads import AsyncWriter
 from rdejax.io.video import FolderFrames, FrameSource
-
-# Benchmarks mark pixels without truth by this id.
-_VOID = 255
 
 
 class BenchmarkFolder:
@@ -122,7 +120,7 @@ def read_given(sequence: VideoSequence, source: FolderFrames, max_objects: int) 
         source.size,
         max_objects=max_objects,
         merge_objects=sequence.merge_objects,
-        void=None if sequence.merge_objects else _VOID,
+        drop_void=not sequence.merge_objects,
     )
 
 

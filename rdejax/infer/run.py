@@ -6,15 +6,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from rdejax.cli import note
 from rdejax.errors import RdejaxError
 from rdejax.infer.dataset import BenchmarkFolder, read_given, segment_sequence, totals
-from rdejax.infer.progress import Reporter, note
+from rdejax.infer.progress import Reporter
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.timing import Pace, write_pace
 from rdejax.infer.video import Stream, fitting_chunk, segment_to_folder
 from rdejax.io.datasets import Sequence as VideoSequence
 from rdejax.io.datasets import list_sequences
-from rdejax.io.masks import GivenMasks, load_given_masks
+from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
 # Published settings of RDE-VOS per data set (theta and top-k); STCN's are the same on both. Weights

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from rdejax.errors import RdejaxError
 from rdejax.infer.results import Progress, ResultFolder
 from rdejax.infer.timing import CompileClock
-from rdejax.io.masks import GivenMasks, IdMask, write_mask
+from rdejax.io.given import GivenMasks
+from rdejax.io.masks import AS_WRITTEN, IdMask, read_mask, write_mask
 from rdejax.io.overlay import VideoWriter, render_overlay
 from rdejax.io.threads import AsyncWriter, Prefetcher, chunked
 from rdejax.io.video import Frame, FrameSource
@@ -155,7 +155,7 @@ class ResultWriter:
             return source.frames(done)
         frames = source.frames()
         for name, frame in itertools.islice(frames, done):
-            mask = read_ids(self._folder.masks / f"{name}.png")
+            mask = read_mask(self._folder.masks / f"{name}.png", AS_WRITTEN)
             self._painter.put(Written(name, frame, mask))
         return frames
 
@@ -285,12 +285,6 @@ def fitting_chunk(chunk: int, every: int, size: tuple[int, int]) -> int:
     """
     chunk = max(1, min(chunk, _CHUNK_BYTES // (size[0] * size[1] * 3)))
     return chunk // every * every or chunk
-
-
-def read_ids(path: Path) -> IdMask:
-    """Reads a mask that `write_mask` wrote."""
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def _restore(make_stream: Callable[[], Stream], folder: ResultFolder) -> Stream:

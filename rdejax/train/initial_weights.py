@@ -10,11 +10,11 @@ import numpy as np
 from flax import nnx
 
 from rdejax.api import bundled
+from rdejax.cli import note
 from rdejax.convert.build import convert_state_dict, shapes_of
 from rdejax.convert.imagenet import load_imagenet_trunk
 from rdejax.convert.torch_pickle import load_state_dict
 from rdejax.errors import RdejaxError
-from rdejax.infer.progress import note
 from rdejax.models import System
 from rdejax.models.weights import load_into, read_weights, weights_of
 from rdejax.nn.efficientnet import EfficientNetLite0
