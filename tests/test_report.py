@@ -14,7 +14,7 @@ from PIL import Image
 from rdejax.errors import RdejaxError
 from rdejax.evaluate import ObjectScore, evaluate
 from rdejax.evaluate.__main__ import main as evaluate_main
-from rdejax.infer.cli import main as infer_main
+from rdejax.infer.__main__ import main as infer_main
 from rdejax.io.masks import PAINTING, merged, read_mask
 from rdejax.report import write_report
 from rdejax.report.__main__ import main

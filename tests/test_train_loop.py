@@ -418,7 +418,7 @@ def davis(tmp_path) -> Path:
 
 def test_validation_gives_the_numbers_of_infer_and_evaluate(davis, tmp_path) -> None:
     from rdejax.evaluate.davis import evaluate
-    from rdejax.infer.cli import main
+    from rdejax.infer.__main__ import main
 
     save_weights(tmp_path / "w.safetensors", _model())
     main(

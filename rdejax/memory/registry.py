@@ -7,7 +7,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from flax import nnx
 
@@ -15,6 +15,13 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import MemoryRule
 
 _RULES: dict[str, type[MemoryRule]] = {}
+_KINDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "None (all)",
+}
 
 
 def register(name: str) -> Callable[[type[MemoryRule]], type[MemoryRule]]:
@@ -79,6 +86,25 @@ def rule_settings(name: str) -> dict[str, Any]:
         for key, p in parameters.items()
         if key not in skip and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
+
+
+def check_setting(rule: str, name: str, value: Any) -> None:
+    """Refuses a setting of another type than a rule's constructor declares.
+
+    Only types a command line can spell are looked at; a rule checks ranges itself.
+
+    Raises:
+      RdejaxError: such a setting; says which types are taken.
+    """
+    hints = get_type_hints(find_rule(rule).__init__)
+    wanted = hints.get(name, Any)
+    allowed = get_args(wanted) or (wanted,)
+    if type(value) not in _KINDS or not set(allowed) <= set(_KINDS) or type(value) in allowed:
+        return
+    if type(value) is int and float in allowed:
+        return
+    kinds = " or ".join(_KINDS[kind] for kind in allowed)
+    raise RdejaxError(f"{name}={value}: memory {rule!r} takes {kinds}")
 
 
 def make_rule(
