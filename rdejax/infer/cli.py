@@ -89,7 +89,7 @@ class ModelOptions:
     """Bundled weights by name, or a checkpoint."""
     size: Annotated[
         int | Literal["full"] | None,
-        _read_by(_size, "--size", "PIXELS|full", "a whole number or 'full'"),
+        _read_by(_size, "--size", "PIXELS|full", "a whole number, 1 or more, or 'full'"),
     ] = None
     """Shorter side the network works at; masks keep the video's resolution. The model's own unless
     given, else 480."""
