@@ -11,7 +11,8 @@ from typing import Annotated
 
 import tyro
 
-from rdejax.errors import RdejaxError, cli_errors
+from rdejax.cli import cli_errors
+from rdejax.errors import RdejaxError
 from rdejax.train.config import TrainConfig
 
 
@@ -60,7 +61,10 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         print(__doc__)
         raise SystemExit(0 if {"--help", "-h"} & set(sys.argv) else 2)
-    with cli_errors():
+    with cli_errors(
+        memory="give a smaller batch, raise scale.accumulate, or set scale.remat, scale.fsdp or "
+        "scale.precision bfloat16"
+    ):
         default = load_config(sys.argv[1])
 
         def run(
@@ -85,19 +89,7 @@ def _train(config: TrainConfig, workdir: Path, resume: bool) -> None:
     # Importing JAX takes seconds, which --help need not wait for.
     from rdejax.train.loop import train
 
-    try:
-        print(f"weights: {train(config, workdir, resume=resume)}")
-    except (MemoryError, RuntimeError) as error:
-        # JAX raises its own subclass of RuntimeError and says it in the text.
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        detail = (str(error).splitlines() or ["out of memory"])[0]
-        print(
-            f"error: too little memory ({detail}); give a smaller batch, raise scale.accumulate, "
-            "or set scale.remat, scale.fsdp or scale.precision bfloat16",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
+    print(f"weights: {train(config, workdir, resume=resume)}")
 
 
 if __name__ == "__main__":

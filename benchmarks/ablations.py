@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from sweeps import Variant, data, quality
 
-from rdejax.errors import RdejaxError, cli_errors
+from rdejax.cli import cli_errors
+from rdejax.errors import RdejaxError
 from rdejax.files import read_json, write_json
 from rdejax.train.validate import validation_sequences
 

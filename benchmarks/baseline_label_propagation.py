@@ -30,11 +30,12 @@ from jaxtyping import Array, Bool, Float
 from PIL import Image
 from rich.progress import track
 
+from rdejax.cli import cli_errors
 from rdejax.convert.imagenet import lite0_from_torch
 from rdejax.convert.torch_pickle import load_state_dict
-from rdejax.errors import RdejaxError, cli_errors
-from rdejax.evaluate.davis import read_labels
+from rdejax.errors import RdejaxError
 from rdejax.io.datasets import Sequence, list_sequences
+from rdejax.io.masks import BENCHMARK, merged, read_mask
 from rdejax.models.weights import load_into
 from rdejax.nn.efficientnet import EfficientNetLite0
 
@@ -143,7 +144,9 @@ def run_sequence(sequence: Sequence, embed, args: Arguments) -> None:
     folder = args.output / sequence.name
     folder.mkdir(parents=True, exist_ok=True)
     opening = next(iter(sequence.masks))
-    mask = read_labels(sequence.masks[opening], sequence.merge_objects)
+    mask = read_mask(
+        sequence.masks[opening], merged(BENCHMARK) if sequence.merge_objects else BENCHMARK
+    )
     ids = np.unique(mask)
     stride = 16 if args.features == "16" else 8
     grid = (args.height // stride, args.width // stride)

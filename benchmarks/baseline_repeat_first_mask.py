@@ -14,9 +14,9 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from rdejax.errors import cli_errors
-from rdejax.evaluate.davis import read_labels
+from rdejax.cli import cli_errors
 from rdejax.io.datasets import list_sequences
+from rdejax.io.masks import BENCHMARK, merged, read_mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,8 @@ def main() -> None:
         for sequence in sequences:
             folder = args.output / sequence.name
             folder.mkdir(parents=True, exist_ok=True)
-            first = read_labels(next(iter(sequence.masks.values())), sequence.merge_objects)
+            rules = merged(BENCHMARK) if sequence.merge_objects else BENCHMARK
+            first = read_mask(next(iter(sequence.masks.values())), rules)
             for frame in sequence.frames:
                 Image.fromarray(np.ascontiguousarray(first)).save(folder / f"{frame.stem}.png")
         print(f"{len(sequences)} sequences written to {args.output}")

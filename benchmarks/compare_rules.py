@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from sweeps import Variant, data, milliseconds, quality, state_bytes
 
-from rdejax.errors import cli_errors
+from rdejax.cli import cli_errors
 from rdejax.files import read_json, write_json
 from rdejax.train.validate import validation_sequences
 

@@ -27,6 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from rdejax.cli import cli_errors
 from rdejax.data.batch import Clip
 from rdejax.data.clips.augment import (
     affine,
@@ -44,7 +45,7 @@ from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.data.loader import ClipMaker, make_mixture
 from rdejax.data.sources.spec import open_source
 from rdejax.data.synthetic.images import ProceduralImages
-from rdejax.errors import RdejaxError, cli_errors
+from rdejax.errors import RdejaxError
 from rdejax.io.palette import davis_palette
 
 _VIDEO_SHAPE = (480, 854)

@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from rdejax.errors import cli_errors
+from rdejax.cli import cli_errors
 from rdejax.evaluate import evaluate, frame_scores, statistics
 from rdejax.evaluate.score_sequences import usable_cores
 

@@ -37,7 +37,7 @@ from measure import (
 from rich.console import Console
 from rich.table import Table
 
-from rdejax.errors import cli_errors
+from rdejax.cli import cli_errors
 from rdejax.models.matching import Matching
 from rdejax.models.protocol import given_probs
 

@@ -34,7 +34,8 @@ from rich.progress import track
 from rich.table import Table
 
 import rdejax
-from rdejax.errors import RdejaxError, cli_errors
+from rdejax.cli import cli_errors
+from rdejax.errors import RdejaxError
 
 _COMPILING = "/jax/core/compile/backend_compile_duration"
 _LOOP = 40  # distinct synthetic frames, shown over and over

@@ -16,7 +16,7 @@ from measure import RESULTS, machine, write_results
 from PIL import Image
 
 import rdejax
-from rdejax.errors import cli_errors
+from rdejax.cli import cli_errors
 from rdejax.io.video import open_frames
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo"

@@ -22,9 +22,9 @@ from measure import RESULTS, Timing, machine, matmul_gflops, measure, tree_bytes
 from rich.console import Console
 from rich.table import Table
 
+from rdejax.cli import cli_errors
 from rdejax.data.batch import Clip
 from rdejax.data.loader import clip_loader
-from rdejax.errors import cli_errors
 from rdejax.models import create
 from rdejax.train.clip_loss import batch_loss
 from rdejax.train.config import TrainConfig

@@ -15,10 +15,10 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from rdejax.cli import cli_errors
 from rdejax.data.clips.from_images import make_clip
 from rdejax.data.config import ClipConfig
 from rdejax.data.synthetic.images import ProceduralImages
-from rdejax.errors import cli_errors
 from rdejax.io.masks import write_mask
 
 

@@ -1,19 +1,130 @@
-"""Settings as text, the way every command line takes them."""
+"""What every command line shares: problems as one sentence and an exit code, settings as text."""
 
 import ast
-from typing import Any
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NoReturn
+
+from rdejax.errors import RdejaxError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What stands for None in settings: no top-k, no bound, the full size.
+_WORDS_FOR_NONE = ("all", "none")
 
 
-def name_and_value(text: str) -> tuple[str, Any]:
-    """Name and value of "NAME=VALUE"; a value that is no Python literal is text.
+@contextlib.contextmanager
+def cli_errors(memory: str | None = None) -> Iterator[None]:
+    """Turns problems that a person can mend into one line on stderr and a non-zero exit.
+
+    Exit codes: 2 `RdejaxError`; 1 a full disk, an unwritable file or, if `memory` is given, too
+    little memory; 130 Ctrl-C; 141 a reader of our output that went away. Any other exception is a
+    defect of this library and keeps its traceback.
+
+    Args:
+      memory: the mend for too little memory, such as "try a smaller --size"; None leaves those
+        errors as they are.
+    """
+    try:
+        yield
+    except RdejaxError as error:
+        fail(str(error), 2)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # A second error while Python flushes would hide this one.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        mend = "; free some space and run the same command again to continue"
+        fail(f"{where}{error.strerror or error}{mend if error.errno in _NO_SPACE else ''}", 1)
+    except (MemoryError, RuntimeError) as error:
+        # JAX raises its own subclass of RuntimeError and says it in the text.
+        known = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        if memory is None or not known:
+            raise
+        detail = (str(error).splitlines() or ["out of memory"])[0]
+        fail(f"too little memory ({detail}); {memory}", 1)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Ends the program with "error: TEXT" on stderr and this exit code."""
+    print(f"error: {text}", file=sys.stderr)
+    raise SystemExit(code) from None
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Prints something worth knowing that is no error, on stderr."""
+    if not quiet:
+        print(f"note: {text}", file=sys.stderr)
+
+
+def name_and_value(text: str, source: str) -> tuple[str, Any]:
+    """Name and value of a setting that is written "NAME=VALUE".
+
+    Args:
+      text: the setting.
+      source: what the message calls it, such as "--set a".
 
     Raises:
-      ValueError: it does not look like that.
+      RdejaxError: it does not look like that.
     """
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
-        raise ValueError(text)
+        raise RdejaxError(f"{source}: give NAME=VALUE")
+    return name, setting_value(value)
+
+
+def setting_value(text: str) -> Any:
+    """A setting's value: a Python literal; `all` and `none` are None; anything else is text."""
+    if text in _WORDS_FOR_NONE:
+        return None
     try:
-        return name, ast.literal_eval(value)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return name, value
+        return text
+
+
+def split_settings(
+    arguments: Sequence[str], flags: Collection[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Takes `--name value` and `--name=value` out of arguments where the name is no known flag.
+
+    So every setting of a memory rule is a flag, although only the rule knows its settings.
+
+    Args:
+      arguments: of a command line.
+      flags: those it knows itself, with their dashes.
+
+    Returns:
+      The other arguments in order, and the settings, name -> value as text.
+
+    Raises:
+      RdejaxError: such a name without a value, or given twice.
+    """
+    words = list(arguments)
+    rest: list[str] = []
+    settings: dict[str, str] = {}
+    while words:
+        word = words.pop(0)
+        flag, sign, value = word.partition("=")
+        name = flag[2:].replace("-", "_")
+        if word == "--":
+            return [*rest, word, *words], settings
+        if not flag.startswith("--") or "--" + name.replace("_", "-") in flags:
+            rest.append(word)
+            continue
+        if not sign:
+            if not words or words[0].startswith("--"):
+                raise RdejaxError(
+                    f"{flag}: unknown, or a setting of the memory rule without a value; see --help"
+                )
+            value = words.pop(0)
+        if name in settings:
+            raise RdejaxError(f"{flag}: given twice; leave one of the two out")
+        settings[name] = value
+    return rest, settings

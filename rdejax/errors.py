@@ -1,35 +1,22 @@
-"""Errors a person can mend, and how the command lines show them."""
-
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
+"""Errors a person can mend."""
 
 
 class RdejaxError(ValueError):
     """A problem with what the user gave: one sentence naming what, why and the mend."""
 
 
-@contextlib.contextmanager
-def cli_errors() -> Iterator[None]:
-    """Turns errors a person can mend into one line on stderr and a non-zero exit.
+class BadFile(RdejaxError):
+    """A file that cannot be used.
 
-    `RdejaxError` exits with 2, a full disk or an unwritable file with 1, Ctrl-C with 130. Any other
-    exception is a defect of this library and keeps its traceback.
+    Attributes:
+      problem: what is wrong, in a word or two; `rdejax.data.check.check` counts by it.
     """
-    try:
-        yield
-    except RdejaxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        # The reader of our output went away; a second error while Python flushes would hide that.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        raise SystemExit(1) from None
+
+    def __init__(self, text: str, problem: str = "unreadable"):
+        super().__init__(text)
+        self.problem = problem
+
+
+def shorten(names: list[str], most: int = 5) -> str:
+    """The first few names of a list, for a message."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -10,6 +10,7 @@ from flax import nnx
 from PIL import Image
 
 from rdejax.errors import RdejaxError
+from rdejax.models.rde import RDE
 from rdejax.models.settings import Settings
 
 
@@ -138,6 +139,10 @@ class FakeModel(nnx.Module):
             base = base.override(every=2)
         self.settings = base.override(**settings)
         self.weight = nnx.Param(jnp.zeros(7))
+
+    @property
+    def published(self):
+        return RDE.published if self.name == "rde" else {}
 
 
 def fake_api(monkeypatch=None, delay=0.0):

@@ -285,12 +285,15 @@ def test_stm(tmp_path):
     """Sizes are read off the arrays; names are written out, so that a wrong rule is seen."""
     state_dict = stm_state_dict()
     path = write_pth(tmp_path / "stm.pth", state_dict)
-    model = rdejax.load_model(str(path), every=2)
+    model = rdejax.load_model(str(path), keep_every=2)
     assert model.name == "stm" and dataclasses.asdict(model.config) == {
         **SMALL,
         "decoder_width": 256,
     }
-    assert model.settings.every == 2 and dict(model.settings.memory_settings)["keep_every"] == 5
+    assert model.settings.every == 1 and dict(model.settings.memory_settings)["keep_every"] == 2
+    # An interval of memorising beside it would leave the previous frame out of the bank.
+    with pytest.raises(RdejaxError, match="every=5: .* give keep_every=5"):
+        rdejax.load_model(str(path), every=5)
     weights = weights_of(model)
     for ours, theirs in {
         "key_encoder/conv1/kernel": "Encoder_Q.conv1.weight",

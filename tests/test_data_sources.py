@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdejax.data.sources.decoding import BadFile, read_labels, read_rgb
+from rdejax.data.sources.decoding import read_rgb
 from rdejax.data.sources.image_pairs import find_pairs
 from rdejax.data.sources.images import StaticFolder
 from rdejax.data.sources.spec import open_source, parse
 from rdejax.data.sources.videos import VideoFolder, VideoSource
-from rdejax.errors import RdejaxError
+from rdejax.errors import BadFile, RdejaxError
+from rdejax.io.masks import VIDEO_FRAME, read_mask
 from rdejax.io.palette import davis_palette
 
 H, W = 20, 30
@@ -180,25 +181,25 @@ def test_ids_stay_what_they_are(tmp_path):
 
 def test_masks_in_the_colours_of_davis(tmp_path):
     path = save(tmp_path / "m.png", davis_palette()[mask(1, 5)])
-    assert (read_labels(path) == mask(1, 5)).all()
+    assert (read_mask(path, VIDEO_FRAME) == mask(1, 5)).all()
     save(path, np.dstack([mask(200), mask(7), mask(9)]))
     with pytest.raises(
         BadFile, match="m.png: mask is in colours that are not DAVIS's .#c80709."
     ) as e:
-        read_labels(path)
+        read_mask(path, VIDEO_FRAME)
     assert pickle.loads(pickle.dumps(e.value)).problem == "mask in colours"  # worker processes
 
 
 def test_smoothed_and_narrow_masks(tmp_path):
     with pytest.raises(BadFile, match="smoothed edges"):
-        read_labels(save(tmp_path / "s.png", mask(1, 140, 255)))
+        read_mask(save(tmp_path / "s.png", mask(1, 140, 255)), VIDEO_FRAME)
     path = tmp_path / "four.png"
     Image.fromarray(mask(1, 2)).save(
         path, bits=4
     )  # Pillow ignores it for grey, so write it by hand
     write_grey4(path, mask(1, 2))
-    assert (read_labels(path) == mask(1, 2)).all()
-    assert (read_labels(path.read_bytes(), "bytes") == mask(1, 2)).all()
+    assert (read_mask(path, VIDEO_FRAME) == mask(1, 2)).all()
+    assert (read_mask(path.read_bytes(), VIDEO_FRAME, "bytes") == mask(1, 2)).all()
 
 
 def write_grey4(path: Path, ids: np.ndarray) -> None:

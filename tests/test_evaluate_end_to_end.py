@@ -13,7 +13,7 @@ from io_helpers import fake_api, write_folder, write_mask_image
 from rdejax.compare.__main__ import main as compare
 from rdejax.evaluate.__main__ import main as evaluate
 from rdejax.evaluate.submit import main as submit
-from rdejax.infer.cli import main as infer
+from rdejax.infer.__main__ import main as infer
 
 SIZE = (40, 60)
 FRAMES = 6

@@ -15,6 +15,7 @@ from PIL import Image
 from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import Masks
 from rdejax.memory.registry import find_rule, make_rule, rule_settings
+from rdejax.models.protocol import given_probs
 from rdejax.models.registry import create
 from rdejax.models.weights import save_weights
 

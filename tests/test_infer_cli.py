@@ -22,10 +22,10 @@ from io_helpers import (
     write_video,
 )
 
-from rdejax.infer.cli import main
+from rdejax.infer.__main__ import main
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.video import segment_to_folder
-from rdejax.io.masks import load_given_masks
+from rdejax.io.given import load_given_masks
 from rdejax.io.video import open_frames
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -231,13 +231,43 @@ def test_contradicting_arguments(loaded, capsys, tmp_path, monkeypatch, argument
 
 @pytest.mark.parametrize(
     "options",
-    [["--every", "0"], ["--top-k", "few"], ["--fps", "fast"], ["--size", "-3"], ["--set", "x"]],
+    [
+        ["--every", "0"],
+        ["--top-k", "few"],
+        ["--fps", "fast"],
+        ["--fps", "nan"],
+        ["--size", "-3"],
+        ["--chunk", "two"],
+        ["--max-objects", "-1"],
+        ["--dataset", "davis"],
+        ["--set", "x"],
+    ],
 )
-def test_wrong_values(capsys, options):
-    with pytest.raises(SystemExit) as caught:
-        main(["v", "--mask", "m", "--output", "o", *options])
-    assert caught.value.code == 2
-    assert options[1] in capsys.readouterr().err.splitlines()[-1]
+def test_wrong_values(clip, loaded, capsys, options):
+    message = _fails(capsys, _arguments(clip, *options))
+    assert message.startswith("error: ") and options[1] in message
+    assert not (clip / "out").exists()
+
+
+def test_settings_of_the_rule_are_options(clip, loaded):
+    main(_arguments(clip, "--memory", "swem", "--tau", "0.1", "--bases=64", "--pad", 32))
+    settings = loaded[-1].settings
+    assert settings.memory == "swem" and settings.pad == 32
+    assert dict(settings.memory_settings) == {"bases": 64, "tau": 0.1}
+    # Before the video, too: its name is not the setting's value.
+    main(["--top-k", "9", *_arguments(clip, "--overwrite")])
+    assert dict(loaded[-1].settings.memory_settings)["top_k"] == 9
+
+
+def test_an_unknown_option_is_answered_with_what_there_is(clip, loaded, capsys):
+    message = _fails(capsys, _arguments(clip, "--bogus", 3))
+    assert "'bogus' is unknown; with memory 'rde' use" in message and "strategy" in message
+    assert "--bogus: " in _fails(capsys, _arguments(clip, "--bogus", "--quiet"))
+    assert "given twice" in _fails(capsys, _arguments(clip, "--top-k", 3, "--top-k=4"))
+    message = _fails(capsys, ["--overwite", "v.mp4", "--mask", "m", "--output", "o"])
+    assert "v.mp4 is taken as the value of --overwite" in message
+    message = _fails(capsys, ["v.mp4", "w.mp4", "--mask", "m", "--output", "o"])
+    assert "w.mp4" in message
 
 
 def test_out_of_memory_is_a_sentence(clip, loaded, capsys, monkeypatch):
@@ -427,7 +457,7 @@ segment.segment_to_folder.__kwdefaults__["checkpoint_seconds"] = 0
 import signal
 # A shell that runs the tests in the background hands down an ignored SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from rdejax.infer.cli import main
+from rdejax.infer.__main__ import main
 {prepare}
 main(sys.argv[1:])
 """
@@ -475,8 +505,8 @@ def test_signals_end_cleanly_and_the_run_goes_on(clip, capsys, number, code, wor
 def test_signal_during_a_long_native_call(clip):
     """A compilation holds the main thread; the process must end all the same."""
     prepare = """
-import hashlib, rdejax.infer.signals
-rdejax.infer.signals._GRACE_SECONDS = 0.5
+import hashlib, rdejax.signals
+rdejax.signals._GRACE_SECONDS = 0.5
 def push(self, frames, masks=None):
     print("pushing", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 10**9)

@@ -6,7 +6,8 @@ from io_helpers import moving_frames, read_ids, square_mask, write_folder, write
 from PIL import Image, ImageDraw
 
 from rdejax.errors import RdejaxError
-from rdejax.io.masks import MaskReader, collect_masks, load_given_masks, write_mask
+from rdejax.io.given import MaskReader, collect_masks, load_given_masks
+from rdejax.io.masks import write_mask
 from rdejax.io.palette import davis_colour_ids, davis_palette
 from rdejax.io.video import open_frames
 
@@ -306,7 +307,7 @@ def test_single_mask_is_the_first_frames_and_says_so(tmp_path):
 def test_merging_and_void(tmp_path):
     files = {0: write_mask_image(tmp_path / "m.png", square_mask(ids=(3, 7, 255)))}
     assert collect_masks(files, (36, 52), merge_objects=True).objects == {1: 0}
-    assert collect_masks(files, (36, 52), void=255).objects == {3: 0, 7: 0}
+    assert collect_masks(files, (36, 52), drop_void=True).objects == {3: 0, 7: 0}
     files[1] = write_mask_image(tmp_path / "n.png", square_mask(ids=(255,)))
-    assert collect_masks(files, (36, 52), void=255).objects == {3: 0, 7: 0}
-    assert collect_masks({0: files[1]}, (36, 52), void=255).objects == {1: 0}
+    assert collect_masks(files, (36, 52), drop_void=True).objects == {3: 0, 7: 0}
+    assert collect_masks({0: files[1]}, (36, 52), drop_void=True).objects == {1: 0}

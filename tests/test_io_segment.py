@@ -15,14 +15,15 @@ from io_helpers import (
 )
 
 from rdejax.errors import RdejaxError
-from rdejax.infer import video as segment_module
 from rdejax.infer.dataset import BenchmarkFolder, read_given, segment_sequence, totals
 from rdejax.infer.results import ResultFolder, describe_difference
-from rdejax.infer.video import fitting_chunk, run_stream, segment_to_folder
+from rdejax.infer.video import run_stream, segment_to_folder
 from rdejax.io import overlay as overlay_module
 from rdejax.io.datasets import list_sequences
-from rdejax.io.masks import load_given_masks
+from rdejax.io.given import load_given_masks
 from rdejax.io.video import FolderFrames, open_frames
+from rdejax.propagate import schedule
+from rdejax.propagate.schedule import frames_per_call
 
 COUNT = 10
 
@@ -261,11 +262,11 @@ def test_mask_behind_the_last_frame():
 
 
 def test_memory_of_a_chunk_is_bounded():
-    assert fitting_chunk(12, 3, (480, 854)) == 12
-    assert fitting_chunk(12, 5, (480, 854)) == 10
-    assert fitting_chunk(12, 20, (480, 854)) == 12
-    assert fitting_chunk(500, 3, (2160, 3840)) * 2160 * 3840 * 3 <= segment_module._CHUNK_BYTES
-    assert fitting_chunk(12, 3, (20000, 20000)) == 1
+    assert frames_per_call(12, 3, (480, 854)) == 12
+    assert frames_per_call(12, 5, (480, 854)) == 10
+    assert frames_per_call(12, 20, (480, 854)) == 12
+    assert frames_per_call(500, 3, (2160, 3840)) * 2160 * 3840 * 3 <= schedule._CHUNK_BYTES
+    assert frames_per_call(12, 3, (20000, 20000)) == 1
 
 
 def test_describe_difference():

@@ -14,12 +14,12 @@ from PIL import Image
 from rdejax.errors import RdejaxError
 from rdejax.evaluate import ObjectScore, evaluate
 from rdejax.evaluate.__main__ import main as evaluate_main
-from rdejax.infer.cli import main as infer_main
+from rdejax.infer.__main__ import main as infer_main
+from rdejax.io.masks import PAINTING, merged, read_mask
 from rdejax.report import write_report
 from rdejax.report.__main__ import main
 from rdejax.report.clips import plan_clips
 from rdejax.report.markup import Html, element, escape
-from rdejax.report.pictures import read_labels
 from rdejax.report.plots import Series, bars, lines
 from rdejax.report.scores import from_json, from_scores, mean_curve
 
@@ -374,7 +374,8 @@ def test_labels_for_painting(tmp_path):
     def read(values, merge=False, mode=None):
         image = Image.fromarray(np.array([values], np.uint8))
         (image.convert(mode) if mode else image).save(tmp_path / "m.png")
-        return read_labels(tmp_path / "m.png", merge).tolist()[0]
+        rules = merged(PAINTING) if merge else PAINTING
+        return read_mask(tmp_path / "m.png", rules).tolist()[0]
 
     assert read([0, 255, 255]) == [0, 1, 1]
     assert read([0, 2, 255]) == [0, 2, 0]

@@ -171,7 +171,7 @@ def test_terminated_and_killed_runs_end_as_an_unbroken_one(images, tmp_path) -> 
 
 _SLEEPER = """
 import time
-from rdejax.train.signals import StopSignals
+from rdejax.signals import StopSignals
 with StopSignals() as stop:
     print("ready", flush=True)
     while not stop.asked:

@@ -25,12 +25,12 @@ from rdejax.errors import RdejaxError
 from rdejax.models import create
 from rdejax.models.weights import read_weights, save_weights, weights_of
 from rdejax.models.workdir import read_workdir
+from rdejax.signals import Stopped
 from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import TrainConfig, ValidateConfig
 from rdejax.train.metrics import Window, all_finite
 from rdejax.train.monitor import Clock, Monitor
 from rdejax.train.pictures import contact_sheet
-from rdejax.train.signals import Stopped
 from rdejax.train.step import TrainState
 from rdejax.train.validate import validate, validation_sequences
 from rdejax.train.workdir import as_json, begin, differences, record_start
@@ -440,7 +440,7 @@ def davis(tmp_path) -> Path:
 
 def test_validation_gives_the_numbers_of_infer_and_evaluate(davis, tmp_path) -> None:
     from rdejax.evaluate.davis import evaluate
-    from rdejax.infer.cli import main
+    from rdejax.infer.__main__ import main
 
     save_weights(tmp_path / "w.safetensors", _model())
     main(

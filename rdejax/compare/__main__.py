@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rdejax.cli import cli_errors
 from rdejax.compare.comparison import Comparison, compare
 from rdejax.compare.plots import (
     difference_figure,
@@ -16,7 +17,6 @@ from rdejax.compare.plots import (
 )
 from rdejax.compare.runs import load_runs
 from rdejax.compare.tables import print_comparison, write_comparison
-from rdejax.errors import cli_errors
 from rdejax.files import atomic
 
 Runs = Annotated[

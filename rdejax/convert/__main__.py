@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from rdejax.errors import RdejaxError, cli_errors
+from rdejax.cli import cli_errors
+from rdejax.errors import RdejaxError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,10 @@ import tyro
 from rich import progress
 from rich.console import Console
 
+from rdejax.cli import cli_errors
 from rdejax.data.check.check import check
 from rdejax.data.check.findings import show
-from rdejax.errors import RdejaxError, cli_errors
+from rdejax.errors import RdejaxError
 from rdejax.files import write_json
 
 Specs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SPEC [SPEC ...]")]

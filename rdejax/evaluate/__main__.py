@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rdejax.errors import cli_errors
+from rdejax.cli import cli_errors
 from rdejax.evaluate.measures import DEFAULT_TOLERANCE
 from rdejax.evaluate.protocols import FRAMES_THAT_COUNT, evaluate
 from rdejax.evaluate.tables import print_table, write_files

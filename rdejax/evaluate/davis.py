@@ -9,10 +9,10 @@ from collections.abc import Sequence as Row
 from pathlib import Path
 
 from rdejax.errors import RdejaxError
-from rdejax.evaluate.labels import VOID, ids_of, read_labels
 from rdejax.evaluate.score_sequences import Plan, check_complete, masks_folder, run_plans
 from rdejax.evaluate.scores import Scores
 from rdejax.io.datasets import Sequence, list_sequences
+from rdejax.io.masks import BENCHMARK, VOID, ids_of, read_mask
 
 DATASETS = ("davis2016", "davis2017", "folder")
 
@@ -75,7 +75,7 @@ def objects_of(first: Path) -> frozenset[int]:
     Raises:
       RdejaxError: the mask is unreadable or holds no object.
     """
-    opening = ids_of(read_labels(first, merge=False))
+    opening = ids_of(read_mask(first, BENCHMARK))
     highest = max(opening - {VOID}, default=0)
     if not highest:
         hint = "for 0/255 masks use --dataset davis2016" if VOID in opening else "it needs one"
@@ -92,14 +92,14 @@ def _plan(dataset: str, sequence: Sequence, results: Path) -> Plan:
     if dataset == "davis2017":
         ids = objects_of(first)
         return Plan(sequence, folder, stems, False, ids, ids)
-    opening = ids_of(read_labels(first, merge=False))
+    opening = ids_of(read_mask(first, BENCHMARK))
     return Plan(sequence, folder, stems, False, None, opening - {VOID})
 
 
 def _is_binary(sequence: Sequence) -> bool:
     """Whether the first true mask that holds anything holds 0 and 255 only."""
     for path in sequence.masks.values():
-        if found := ids_of(read_labels(path, merge=False)):
+        if found := ids_of(read_mask(path, BENCHMARK)):
             return found == {VOID}
     raise RdejaxError(
         f"{masks_folder(sequence)}: every true mask is empty; scoring needs at least one object"

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rdejax.errors import RdejaxError
-from rdejax.evaluate.labels import VOID, ids_of, read_labels, shorten
+from rdejax.errors import RdejaxError, shorten
 from rdejax.evaluate.measures import frame_scores
 from rdejax.evaluate.scores import ObjectScore, Scores
 from rdejax.io.datasets import Sequence as VideoSequence
+from rdejax.io.masks import BENCHMARK, VOID, ids_of, merged, read_mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Plan:
           RdejaxError: an unreadable mask, another size, an id that is no object.
         """
         truth_path, path = self.sequence.masks[stem], self.results / f"{stem}.png"
-        truth = read_labels(truth_path, self.merge)
-        result = read_labels(path, self.merge)
+        rules = merged(BENCHMARK) if self.merge else BENCHMARK
+        truth, result = read_mask(truth_path, rules), read_mask(path, rules)
         if truth.shape != result.shape:
             raise RdejaxError(
                 f"{path}: mask is {result.shape[1]}x{result.shape[0]} but {truth_path} is "

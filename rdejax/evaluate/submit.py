@@ -19,14 +19,15 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from rdejax.errors import RdejaxError, cli_errors
+from rdejax.cli import cli_errors
+from rdejax.errors import RdejaxError, shorten
 from rdejax.evaluate.davis import objects_of
-from rdejax.evaluate.labels import VOID, ids_of, read_labels, shorten
 from rdejax.evaluate.score_sequences import check_complete, usable_cores
 from rdejax.evaluate.youtube_vos import meta_path, read_meta
 from rdejax.files import atomic
 from rdejax.io.datasets import FRAME_SUFFIXES, list_files, list_sequences, locate
 from rdejax.io.datasets import Sequence as VideoSequence
+from rdejax.io.masks import BENCHMARK, VOID, ids_of, read_mask
 from rdejax.io.palette import davis_palette
 
 # Members are read ahead of the writer by this many files, so that memory stays small.
@@ -139,13 +140,13 @@ def _davis_videos(root: str | Path, split: str) -> list[Video]:
 
 
 def _given_ids(sequence: VideoSequence) -> frozenset[int]:
-    found = [ids_of(read_labels(path, merge=False)) for path in sequence.masks.values()]
+    found = [ids_of(read_mask(path, BENCHMARK)) for path in sequence.masks.values()]
     return frozenset().union(*found) - {VOID}
 
 
 def _size(sequence: VideoSequence) -> tuple[int, int]:
     path = next(iter(sequence.masks.values()))
-    height, width = read_labels(path, merge=False).shape
+    height, width = read_mask(path, BENCHMARK).shape
     return height, width
 
 
@@ -167,7 +168,7 @@ def _checked_png(path: Path, video: Video) -> bytes:
     Raises:
       RdejaxError: unreadable, of another size, or with an id that is no object.
     """
-    labels = read_labels(path, merge=False)
+    labels = read_mask(path, BENCHMARK)
     if labels.shape != video.size:
         raise RdejaxError(
             f"{path}: mask is {labels.shape[1]}x{labels.shape[0]} but the given mask is "

@@ -13,12 +13,12 @@ from collections.abc import Sequence as Row
 from pathlib import Path
 from typing import Any
 
-from rdejax.errors import RdejaxError
-from rdejax.evaluate.labels import VOID, ids_of, read_labels, shorten
+from rdejax.errors import RdejaxError, shorten
 from rdejax.evaluate.score_sequences import Plan, check_complete, masks_folder, run_plans
 from rdejax.evaluate.scores import ObjectScore, Scores
 from rdejax.files import read_json
 from rdejax.io.datasets import Sequence, list_sequences, locate
+from rdejax.io.masks import BENCHMARK, VOID, ids_of, read_mask
 
 Videos = dict[str, dict[int, "MetaObject"]]
 
@@ -140,7 +140,7 @@ def mark_seen(
 
 def _plan(sequence: Sequence, results: Path, meta: dict[int, MetaObject] | None) -> Plan:
     stems = tuple(sequence.masks)
-    first = ids_of(read_labels(sequence.masks[stems[0]], merge=False))
+    first = ids_of(read_mask(sequence.masks[stems[0]], BENCHMARK))
     # Frame k of the annotated ones is frame k - 1 of the scored ones, and the frame in which an
     # object starts does not count: its index here is that of the next one there.
     earliest = {

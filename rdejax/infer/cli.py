@@ -1,202 +1,231 @@
-"""The command line of inference: `infer.py` and the entry point `rdejax-infer`.
+"""The arguments of `infer.py` and their checks; importing this is quick, for `--help`."""
 
-Heavy imports wait until they are needed, so that `--help` and wrong arguments answer at once.
-"""
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import argparse
-import contextlib
-import errno
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
-from rdejax.cli import name_and_value
-from rdejax.errors import RdejaxError, cli_errors
-from rdejax.infer.signals import ending_on_signals
-
-_DESCRIPTION = """\
-Segments the objects of a video, given their masks in its first frame.
-
-  python infer.py VIDEO_OR_FRAMES_DIR --mask FIRST_MASK.png_OR_MASKS_DIR --output OUT
-      OUT/masks/<frame>.png   palette PNG of object ids, at the video's resolution
-      OUT/overlay.mp4, OUT/summary.json
-  python infer.py --dataset davis2016 --root DIR --split val --output OUT
-      OUT/<sequence>/<frame>.png, OUT/summary.json
-
-An interrupted run is continued by the same command; what is whole already is skipped.
-"""
+from rdejax.cli import fail, name_and_value, setting_value, split_settings
+from rdejax.errors import RdejaxError
+from rdejax.io.datasets import DATASETS
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The arguments of `infer.py`."""
-    parser = argparse.ArgumentParser(
-        prog="infer.py",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _read_by(
+    parse: Callable[[str], Any], flag: str, metavar: str, wanted: str
+) -> PrimitiveConstructorSpec[Any]:
+    """How tyro reads a value; a wrong one ends the program with one sentence and exit code 2."""
+
+    def read(words: list[str]) -> Any:
+        try:
+            return parse(words[0])
+        except ValueError:
+            fail(f"{flag} {words[0]}: must be {wanted}", 2)
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)],
     )
-    add = parser.add_argument
-    add("video", nargs="?", metavar="VIDEO_OR_FRAMES_DIR", help="video file or folder of images")
-    add(
-        "--mask",
-        metavar="PATH",
-        help="mask of the first frame (palette, greyscale or distinct colours), or a folder of "
-        "masks named like their frames, for objects that appear later",
-    )
-    add("--output", metavar="OUT", required=True, help="folder for the results")
-
-    group = parser.add_argument_group("data sets")
-    add = group.add_argument
-    add("--dataset", choices=("davis2016", "davis2017", "youtube-vos", "folder"))
-    add("--root", metavar="DIR", help="top folder of the data set")
-    add("--split", default="val", help="which sequences (default: %(default)s)")
-
-    group = parser.add_argument_group("model")
-    add = group.add_argument
-    add(
-        "--checkpoint",
-        default="rde-lite",
-        metavar="NAME_OR_PATH",
-        help="bundled weights by name, or a checkpoint (default: %(default)s)",
-    )
-    add(
-        "--size",
-        type=_int_or("full"),
-        metavar="PIXELS|full",
-        help="shorter side the network works at; masks keep the video's resolution (default: the "
-        "model's own, else 480)",
-    )
-    add("--every", type=_positive, metavar="N", help="memorise every N-th frame")
-    add("--top-k", type=_int_or("all"), metavar="K|all", help="memory positions read per position")
-    add("--strategy", metavar="NAME", help="what the RDE memory keeps, e.g. 2F+L+RDE, F+L, L")
-    add("--memory", metavar="NAME_OR_FILE", help="memory rule by name, or a .py file of your own")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        type=_setting,
-        metavar="NAME=VALUE",
-        help="any further setting of the model or its memory rule; may be repeated",
-    )
-    add(
-        "--max-objects",
-        type=_positive,
-        default=100,
-        metavar="N",
-        help="refuse more objects than this (default: %(default)s)",
-    )
-    add("--chunk", type=_positive, metavar="N", help="frames handed to the model at once")
-
-    group = parser.add_argument_group("output")
-    add = group.add_argument
-    add("--no-overlay", action="store_true", help="do not write overlay.mp4")
-    add("--fps", type=_rate, help="frame rate of the overlay (default: the video's, else 24)")
-    add("--overwrite", action="store_true", help="replace a whole result of other settings")
-    add("--allow-damaged", action="store_true", help="take what can be read of a damaged video")
-    add(
-        "--report",
-        action="store_true",
-        help="write OUT/report.html: settings, scores where the truth is known, plots, clips",
-    )
-    add("--quiet", action="store_true", help="print errors only")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line; exits non-zero with one sentence on a problem.
-
-    Exit codes: 2 input that can be mended, 1 a full disk or too little memory, 130 Ctrl-C,
-    143 SIGTERM.
-    """
-    with cli_errors(), ending_on_signals(), _resource_errors():
-        arguments = build_parser().parse_args(argv)
-        if arguments.dataset:
-            _check_dataset_arguments(arguments)
-            from rdejax.infer.run import run_dataset
-
-            run_dataset(arguments)
-        else:
-            _check_video_arguments(arguments)
-            from rdejax.infer.run import run_video
-
-            run_video(arguments)
-
-
-def _check_video_arguments(arguments: argparse.Namespace) -> None:
-    if not arguments.video:
-        raise RdejaxError(
-            "nothing to segment: give a video (file or folder of frames), or --dataset"
-        )
-    if not arguments.mask:
-        raise RdejaxError("--mask is missing: give the first frame's mask or a folder of masks")
-    if arguments.root:
-        raise RdejaxError("--root belongs to --dataset: leave it out for a single video")
-
-
-def _check_dataset_arguments(arguments: argparse.Namespace) -> None:
-    if arguments.video or arguments.mask:
-        raise RdejaxError("--dataset brings its own videos and masks: leave VIDEO and --mask out")
-    if not arguments.root:
-        raise RdejaxError("--root is missing: give the top folder of the data set")
-
-
-@contextlib.contextmanager
-def _resource_errors() -> Iterator[None]:
-    """Turns a full disk and too little memory into one sentence and an exit code."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(
-            f"error: {where}{error.strerror}; free some space and run the same command again to "
-            "continue",
-            1,
-        )
-    except (MemoryError, RuntimeError) as error:
-        # JAX raises its own subclass of RuntimeError and says it in the text.
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        detail = (str(error).splitlines() or ["out of memory"])[0]
-        _fail(f"error: too little memory ({detail}); try a smaller --size or --chunk", 1)
-
-
-def _fail(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
-    raise SystemExit(code) from None
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
+        raise ValueError
     return int(text)
 
 
+def _size(text: str) -> int | str:
+    return text if text == "full" else _positive(text)
+
+
 def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = float(text)
     if not 0.01 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text}: must be a number between 0.01 and 1000")
+        raise ValueError
     return value
 
 
-def _int_or(word: str) -> Callable[[str], int]:
-    """Parses a positive number, or `word`, which becomes 0."""
-
-    def parse(text: str) -> int:
-        if text == word:
-            return 0
-        if not text.isdecimal() or int(text) < 1:
-            raise argparse.ArgumentTypeError(f"{text}: must be a whole number or {word!r}")
-        return int(text)
-
-    return parse
+def _dataset(text: str) -> str:
+    if text not in DATASETS:
+        raise ValueError
+    return text
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    try:
-        return name_and_value(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: must be NAME=VALUE") from None
+def _whole(flag: str) -> PrimitiveConstructorSpec[Any]:
+    return _read_by(_positive, flag, "N", "a whole number, 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetOptions:
+    """A data set in place of one video."""
+
+    dataset: Annotated[
+        str | None,
+        _read_by(
+            _dataset, "--dataset", f"{{{','.join(DATASETS)}}}", f"one of {', '.join(DATASETS)}"
+        ),
+    ] = None
+    """How its folders are laid out."""
+    root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Top folder of the data set."""
+    split: str = "val"
+    """Which sequences."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """The model and how it is run.
+
+    Every setting of the memory rule is an option by its own name, too: --strategy F+L, --top-k 40
+    (all: no limit), --tau 0.05, --keep-every 5; docs/rules.md lists them.
+    """
+
+    checkpoint: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = "rde-lite"
+    """Bundled weights by name, or a checkpoint."""
+    size: Annotated[
+        int | Literal["full"] | None,
+        _read_by(_size, "--size", "PIXELS|full", "a whole number, 1 or more, or 'full'"),
+    ] = None
+    """Shorter side the network works at; masks keep the video's resolution. The model's own unless
+    given, else 480."""
+    every: Annotated[int | None, _whole("--every")] = None
+    """Memorise every N-th frame; the model's own unless given."""
+    memory: Annotated[str | None, tyro.conf.arg(metavar="NAME_OR_FILE")] = None
+    """Memory rule by name, or a .py file of your own; the model's own unless given."""
+    set: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")
+    ] = ()
+    """A setting of the model or its memory rule, for names that are options of something else."""
+    max_objects: Annotated[int, _whole("--max-objects")] = 100
+    """Refuse more objects than this."""
+    chunk: Annotated[int | None, _whole("--chunk")] = None
+    """Frames handed to the model at once."""
+    settings: tyro.conf.Suppress[tuple[tuple[str, Any], ...]] = ()
+    """Settings by name: those of `set`, and those that were options by their own names."""
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What was given, as keywords of `rdejax.load_model`.
+
+        Raises:
+          RdejaxError: a setting that was given twice.
+        """
+        given: dict[str, Any] = {}
+        if self.every is not None:
+            given["every"] = self.every
+        if self.memory is not None:
+            given["memory"] = self.memory
+        if self.size is not None:
+            given["size"] = None if self.size == "full" else self.size
+        for name, value in self.settings:
+            if name in given:
+                raise RdejaxError(f"setting {name!r} is given twice; leave one of the two out")
+            given[name] = value
+        return given
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputOptions:
+    """What is written."""
+
+    no_overlay: bool = False
+    """Do not write overlay.mp4."""
+    fps: Annotated[
+        float | None, _read_by(_rate, "--fps", "FPS", "a number between 0.01 and 1000")
+    ] = None
+    """Frame rate of the overlay; the video's unless given, else 24."""
+    overwrite: bool = False
+    """Replace a whole result of other settings."""
+    allow_damaged: bool = False
+    """Take what can be read of a damaged video."""
+    report: bool = False
+    """Write OUT/report.html: settings, scores where the truth is known, plots, clips."""
+    quiet: bool = False
+    """Print errors only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Segments the objects of a video, given their masks in its first frame.
+
+    `infer.py VIDEO --mask MASK --output OUT` writes OUT/masks/<frame>.png, palette PNGs of object
+    ids at the video's resolution, OUT/overlay.mp4 and OUT/summary.json. `infer.py --dataset
+    davis2016 --root DIR --output OUT` writes OUT/<sequence>/<frame>.png and OUT/summary.json. An
+    interrupted run is continued by the same command; what is whole already is skipped.
+    """
+
+    output: Annotated[Path, tyro.conf.arg(metavar="OUT")]
+    """Folder for the results."""
+    video: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO_OR_FRAMES_DIR")
+    ] = None
+    """Video file or folder of images."""
+    mask: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Mask of the first frame (palette, greyscale or distinct colours), or a folder of masks named
+    like their frames, for objects that appear later."""
+    data: Annotated[DatasetOptions, tyro.conf.arg(name="")] = DatasetOptions()
+    """See `DatasetOptions`."""
+    model: Annotated[ModelOptions, tyro.conf.arg(name="")] = ModelOptions()
+    """See `ModelOptions`."""
+    out: Annotated[OutputOptions, tyro.conf.arg(name="")] = OutputOptions()
+    """See `OutputOptions`."""
+
+
+def _flags() -> frozenset[str]:
+    """The options that `infer.py` has whatever the memory rule."""
+    parts = (Arguments, DatasetOptions, ModelOptions, OutputOptions)
+    names = {field.name.replace("_", "-") for part in parts for field in dataclasses.fields(part)}
+    names -= {"video", "data", "model", "out", "settings"}
+    return frozenset({"--help", *("--" + name for name in names)})
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """The arguments, checked as far as that needs neither files nor the model.
+
+    Raises:
+      RdejaxError: arguments that contradict each other, or a necessary one that is missing.
+      SystemExit: --help (0), or a wrong value (2) that has been told on stderr.
+    """
+    rest, own = split_settings(argv, _flags())
+    arguments, left = tyro.cli(
+        Arguments,
+        args=rest,
+        prog="infer.py",
+        config=(tyro.conf.FlagCreatePairsOff,),
+        return_unknown_args=True,
+    )
+    if left:
+        raise RdejaxError(f"{left[0]}: not understood; give one video, and see --help for options")
+    _check(arguments, own)
+    named = [name_and_value(text, f"--set {text}") for text in arguments.model.set]
+    settings = (*((name, setting_value(text)) for name, text in own.items()), *named)
+    model = dataclasses.replace(arguments.model, settings=settings)
+    return dataclasses.replace(arguments, model=model)
+
+
+def _check(arguments: Arguments, own: dict[str, str]) -> None:
+    data = arguments.data
+    if data.dataset is not None:
+        if arguments.video is not None or arguments.mask is not None:
+            raise RdejaxError(
+                "--dataset brings its own videos and masks: leave VIDEO and --mask out"
+            )
+        if data.root is None:
+            raise RdejaxError("--root is missing: give the top folder of the data set")
+        return
+    if arguments.video is None:
+        taken = "".join(
+            f"; {value} is taken as the value of --{name}" for name, value in own.items()
+        )
+        raise RdejaxError(
+            f"nothing to segment: give a video (file or folder of frames), or --dataset{taken}"
+        )
+    if arguments.mask is None:
+        raise RdejaxError("--mask is missing: give the first frame's mask or a folder of masks")
+    if data.root is not None:
+        raise RdejaxError("--root belongs to --dataset: leave it out for a single video")

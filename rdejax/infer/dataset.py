@@ -17,14 +17,12 @@ from rdejax.errors import RdejaxError
 from rdejax.files import read_json, write_json
 from rdejax.infer.results import Progress, describe_difference
 from rdejax.infer.timing import CompileClock
-from rdejax.infer.video import Stream, Written, facts, run_stream
+from rdejax.infer.video import Segmenter, Written, facts, run_stream
 from rdejax.io.datasets import Sequence as VideoSequence
-from rdejax.io.masks import GivenMasks, collect_masks, write_mask
+from rdejax.io.given import MAX_OBJECTS, GivenMasks, collect_masks
+from rdejax.io.masks import write_mask
 from rdejax.io.threads import AsyncWriter
 from rdejax.io.video import FolderFrames, FrameSource
-
-# Benchmarks mark pixels without truth by this id.
-_VOID = 255
 
 
 class BenchmarkFolder:
@@ -114,7 +112,9 @@ class BenchmarkFolder:
         return summary
 
 
-def read_given(sequence: VideoSequence, source: FolderFrames, max_objects: int) -> GivenMasks:
+def read_given(
+    sequence: VideoSequence, source: FolderFrames, max_objects: int = MAX_OBJECTS
+) -> GivenMasks:
     """The masks a segmenter may see of a benchmark's sequence, by frame number."""
     numbers = {name: index for index, name in enumerate(source.names)}
     return collect_masks(
@@ -122,12 +122,12 @@ def read_given(sequence: VideoSequence, source: FolderFrames, max_objects: int) 
         source.size,
         max_objects=max_objects,
         merge_objects=sequence.merge_objects,
-        void=None if sequence.merge_objects else _VOID,
+        drop_void=not sequence.merge_objects,
     )
 
 
 def segment_sequence(
-    stream: Stream,
+    stream: Segmenter,
     name: str,
     source: FrameSource,
     given: GivenMasks,

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 
-class Reporter:
+class ProgressDisplay:
     """Shows how many frames are done; a context manager.
 
     On a terminal a progress bar; otherwise (a log file) one line every `interval` seconds; nothing
@@ -23,7 +23,7 @@ class Reporter:
         self._bar: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> "ProgressDisplay":
         if not self._quiet and sys.stderr.isatty():
             from rich import progress
             from rich.console import Console
@@ -67,9 +67,3 @@ class Reporter:
                 f"{self._title}: {done} of {self._total} frames, {rate:.1f} frames/s",
                 file=sys.stderr,
             )
-
-
-def note(text: str, *, quiet: bool = False) -> None:
-    """Prints something worth knowing that is no error."""
-    if not quiet:
-        print(f"note: {text}", file=sys.stderr)

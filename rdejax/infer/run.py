@@ -1,113 +1,117 @@
 """What `infer.py` does once its arguments are read: one video, or a data set."""
 
-import argparse
 import hashlib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from rdejax.cli import note
 from rdejax.errors import RdejaxError
+from rdejax.infer.cli import Arguments, ModelOptions
 from rdejax.infer.dataset import BenchmarkFolder, read_given, segment_sequence, totals
-from rdejax.infer.progress import Reporter, note
+from rdejax.infer.progress import ProgressDisplay
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.timing import Pace, write_pace
-from rdejax.infer.video import Stream, fitting_chunk, segment_to_folder
+from rdejax.infer.video import Segmenter, segment_to_folder
 from rdejax.io.datasets import Sequence as VideoSequence
 from rdejax.io.datasets import list_sequences
-from rdejax.io.masks import GivenMasks, load_given_masks
+from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
-# Published settings of RDE-VOS per data set (theta and top-k); STCN's are the same on both. Weights
-# that store settings of their own, as rde-lite's do, keep those.
-_PUBLISHED = {
-    ("rde", "davis2016"): {"every": 3, "top_k": 40},
-    ("rde", "davis2017"): {"every": 3, "top_k": 40},
-    ("rde", "youtube-vos"): {"every": 4, "top_k": 20},
-}
-_DEFAULT_SIZE = 480
-# Frames per call of the stream: enough for several blocks where they run as one computation.
-_CPU_CHUNK = 6
-_ACCELERATOR_CHUNK = 48
 
-
-def run_video(arguments: argparse.Namespace) -> None:
+def run_video(arguments: Arguments) -> FrameSource:
     """Segments one video into `OUT/masks`, `OUT/overlay.mp4` and `OUT/summary.json`.
+
+    Returns:
+      The video.
 
     Raises:
       RdejaxError: anything wrong with the inputs or the output folder.
     """
     import rdejax
 
-    quiet = arguments.quiet
-    source = open_frames(arguments.video, allow_damaged=arguments.allow_damaged)
-    given = load_given_masks(arguments.mask, source, max_objects=arguments.max_objects)
+    options, out, quiet = arguments.model, arguments.out, arguments.out.quiet
+    assert arguments.video is not None and arguments.mask is not None
+    source = open_frames(arguments.video, allow_damaged=out.allow_damaged)
+    given = load_given_masks(arguments.mask, source, max_objects=options.max_objects)
     for text in given.notes:
         note(text, quiet=quiet)
-    model = load(arguments)
-    fps = arguments.fps or source.fps
-    run = {
-        **_describe(arguments, model),
-        "source": source.fingerprint(),
-        "masks": _digest_masks(given),
-        "overlay": not arguments.no_overlay,
-        "fps": None if arguments.no_overlay or fps is None else float(fps),
-    }
+    model = load(options)
+    fps = out.fps or source.fps
     folder = ResultFolder(
         arguments.output,
-        run,
+        {
+            **_describe(options, model),
+            "source": source.fingerprint(),
+            "masks": _digest_masks(given),
+            "overlay": not out.no_overlay,
+            "fps": None if out.no_overlay or fps is None else float(fps),
+        },
         source.names,
         version=rdejax.__version__,
-        overwrite=arguments.overwrite,
-        inputs=[Path(arguments.video), Path(arguments.mask)],
+        overwrite=out.overwrite,
+        inputs=[arguments.video, arguments.mask],
     )
     if folder.finished is not None:
         _say(f"{folder.path}: is whole already, nothing to do", quiet)
-        _report(arguments, video=source)
-        return
+        return source
+    values = _segment(model, arguments, source, given, folder)
+    environment = _environment(options, model)
+    summary = folder.finish({**values, **_facts(source, given, fps), **environment})
+    _say(_sentence(folder.path, summary, len(given.objects)), quiet)
+    return source
+
+
+def _segment(
+    model: Any,
+    arguments: Arguments,
+    source: FrameSource,
+    given: GivenMasks,
+    folder: ResultFolder,
+) -> dict[str, Any]:
+    """Segments one video into its folder, with progress on the terminal; the facts."""
+    chunk, out = arguments.model.chunk, arguments.out
     if folder.progress.frames:
-        note(f"continuing after {folder.progress.frames} frames", quiet=quiet)
+        note(f"continuing after {folder.progress.frames} frames", quiet=out.quiet)
     pace = Pace(folder.progress.frames)
 
     def on_frames(done: int) -> None:
         pace.update(done)
-        reporter.update(done)
+        display.update(done)
 
-    with Reporter(source.path.name, len(source), quiet=quiet) as reporter:
+    with ProgressDisplay(source.path.name, len(source), quiet=out.quiet) as display:
         values = segment_to_folder(
-            lambda: _make_stream(model, given, arguments.chunk),
+            lambda: _make_stream(model, given, chunk),
             source,
             given,
             folder,
-            chunk=_chunk(model, arguments.chunk, source.size),
-            overlay=not arguments.no_overlay,
-            fps=fps,
+            chunk=_chunk(model, chunk, source.size),
+            overlay=not out.no_overlay,
+            fps=out.fps or source.fps,
             on_frames=on_frames,
         )
     if values["frames"] != len(source):
-        note(f"{source.path}: {values['frames']} of {len(source)} frames decoded", quiet=quiet)
+        note(f"{source.path}: {values['frames']} of {len(source)} frames decoded", quiet=out.quiet)
     timing = folder.path / "timing.csv"
     # That of an earlier result must not stay beside this one.
     timing.unlink(missing_ok=True)
-    if arguments.report:
+    if out.report:
         write_pace(timing, pace.points)
-    environment = _environment(arguments, model)
-    summary = folder.finish({**values, **_facts(source, given, fps), **environment})
-    _say(_sentence(folder.path, summary, len(given.objects)), quiet)
-    _report(arguments, video=source)
+    return values
 
 
-def run_dataset(arguments: argparse.Namespace) -> None:
+def run_dataset(arguments: Arguments) -> None:
     """Segments the sequences of a data set into `OUT/<sequence>/<frame>.png`.
 
     Raises:
       RdejaxError: anything wrong with the data set or the output folder.
     """
-    quiet = arguments.quiet
-    sequences = list_sequences(arguments.dataset, arguments.root, arguments.split)
-    _keep_inputs(Path(arguments.output), sequences)
-    model = load(arguments)
-    run = {**_describe(arguments, model), "dataset": arguments.dataset}
-    folder = BenchmarkFolder(arguments.output, run, overwrite=arguments.overwrite)
+    data, options, out, quiet = arguments.data, arguments.model, arguments.out, arguments.out.quiet
+    assert data.dataset is not None and data.root is not None
+    sequences = list_sequences(data.dataset, data.root, data.split)
+    _keep_inputs(arguments.output, sequences)
+    model = load(options, data.dataset)
+    run = {**_describe(options, model), "dataset": data.dataset}
+    folder = BenchmarkFolder(arguments.output, run, overwrite=out.overwrite)
     todo = [
         sequence
         for sequence in sequences
@@ -117,93 +121,73 @@ def run_dataset(arguments: argparse.Namespace) -> None:
         note(f"{len(sequences) - len(todo)} of {len(sequences)} sequences are whole", quiet=quiet)
     done = 0
     total = sum(len(sequence.frames) for sequence in todo)
-    with Reporter(arguments.dataset, total, quiet=quiet) as reporter:
+    with ProgressDisplay(data.dataset, total, quiet=quiet) as display:
         for sequence in todo:
             before = done
             source = FolderFrames(sequence.frames[0].parent, sequence.frames)
-            given = read_given(sequence, source, arguments.max_objects)
+            given = read_given(sequence, source, options.max_objects)
             values = segment_sequence(
-                _make_stream(model, given, arguments.chunk),
+                _make_stream(model, given, options.chunk),
                 sequence.name,
                 source,
                 given,
                 folder,
-                chunk=_chunk(model, arguments.chunk, source.size),
-                on_frames=lambda count, before=before: reporter.update(before + count),
+                chunk=_chunk(model, options.chunk, source.size),
+                on_frames=lambda count, before=before: display.update(before + count),
             )
             done += values["frames"]
     values = totals(folder.sequences)
-    environment = _environment(arguments, model)
-    summary = folder.finish({**values, "split": arguments.split, **environment})
+    environment = _environment(options, model)
+    summary = folder.finish({**values, "split": data.split, **environment})
     _say(_sentence(folder.path, summary, values["objects"]), quiet)
-    _report(arguments, dataset=arguments.dataset, root=arguments.root, split=arguments.split)
 
 
-def load(arguments: argparse.Namespace) -> Any:
+def load(options: ModelOptions, dataset: str | None = None) -> Any:
     """Loads the model with the settings of the command line, the data set and the defaults.
 
     What is given on the command line wins, then what the weights carry if that is not the system's
-    default, then the published settings of the data set.
+    default, then the settings that the system's authors published for the data set.
     """
     import rdejax
     from rdejax.memory.registry import rule_settings
+    from rdejax.propagate.geometry import DEFAULT_SIZE
 
-    given = _overrides(arguments)
-    model = rdejax.load_model(arguments.checkpoint, **given)
+    given = options.overrides
+    model = rdejax.load_model(options.checkpoint, **given)
     wanted = dict(given)
     if model.settings.size is None and "size" not in given:
-        wanted["size"] = _DEFAULT_SIZE
+        wanted["size"] = DEFAULT_SIZE
     known = {"every", *rule_settings(model.settings.memory)}
     carried, usual = (_flat(settings) for settings in (model.settings, model.default_settings))
-    for name, value in _PUBLISHED.get((model.name, arguments.dataset), {}).items():
+    for name, value in model.published.get(dataset, {}).items():
         if name in known and carried.get(name) == usual.get(name):
             wanted.setdefault(name, value)
     if wanted == given:
         return model
-    return rdejax.load_model(arguments.checkpoint, **wanted)
+    return rdejax.load_model(options.checkpoint, **wanted)
 
 
 def _flat(settings: Any) -> dict[str, Any]:
     return {"every": settings.every, **dict(settings.memory_settings)}
 
 
-def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for name in ("every", "strategy", "memory"):
-        if getattr(arguments, name) is not None:
-            given[name] = getattr(arguments, name)
-    for name in ("size", "top_k"):
-        value = getattr(arguments, name)
-        if value is not None:
-            given[name] = value or None
-    for name, value in arguments.set:
-        if name in given:
-            raise RdejaxError(f"--set {name}: given twice; leave one of the two out")
-        given[name] = value
-    return given
-
-
-def _make_stream(model: Any, given: GivenMasks, chunk: int | None) -> Stream:
-    """A stream that knows beforehand how many objects come when, so that it compiles less."""
+def _make_stream(model: Any, given: GivenMasks, chunk: int | None) -> Segmenter:
     import rdejax
-    from rdejax.propagate.slots import plan_layout
+    from rdejax.propagate.slots import known_layout
 
-    counts = Counter(given.objects.values())
-    layout = plan_layout([counts[frame] for frame in sorted(counts)])
-    return rdejax.stream(model, layout=layout, chunk=chunk)
+    return rdejax.stream(model, layout=known_layout(given.masks), chunk=chunk)
 
 
 def _chunk(model: Any, chunk: int | None, size: tuple[int, int]) -> int:
-    import jax
+    from rdejax.propagate.schedule import frames_per_call
 
-    default = _CPU_CHUNK if jax.default_backend() == "cpu" else _ACCELERATOR_CHUNK
-    return fitting_chunk(chunk or default, model.settings.every, size)
+    return frames_per_call(chunk, model.settings.every, size)
 
 
-def _describe(arguments: argparse.Namespace, model: Any) -> dict[str, Any]:
+def _describe(options: ModelOptions, model: Any) -> dict[str, Any]:
     """What decides the result, on the model's side."""
     settings = model.settings.as_dict()
-    described = {"checkpoint": _identify(arguments.checkpoint), "settings": settings}
+    described = {"checkpoint": _identify(options.checkpoint), "settings": settings}
     if settings["memory"].endswith(".py"):
         described["memory_file"] = _identify(settings["memory"])
     return described
@@ -244,17 +228,7 @@ def _facts(source: FrameSource, given: GivenMasks, fps: Any) -> dict[str, Any]:
     return values
 
 
-def _report(arguments: argparse.Namespace, **known: Any) -> None:
-    """Writes `OUT/report.html` if it is asked for."""
-    if not arguments.report:
-        return
-    from rdejax.report import write_report
-
-    path = write_report(arguments.output, **known)
-    _say(f"wrote {path}", arguments.quiet)
-
-
-def _environment(arguments: argparse.Namespace, model: Any) -> dict[str, Any]:
+def _environment(options: ModelOptions, model: Any) -> dict[str, Any]:
     import jax
     from flax import nnx
 
@@ -262,7 +236,7 @@ def _environment(arguments: argparse.Namespace, model: Any) -> dict[str, Any]:
     from rdejax.models.weights import bundled
 
     # Names of bundled weights stay when the weights of a new version differ.
-    weights = bundled().get(arguments.checkpoint)
+    weights = bundled().get(options.checkpoint)
     parameters = jax.tree.leaves(nnx.state(model, nnx.Param))
     return {
         "model": model.name,

@@ -11,25 +11,23 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from rdejax.errors import RdejaxError
 from rdejax.infer.results import Progress, ResultFolder
 from rdejax.infer.timing import CompileClock
-from rdejax.io.masks import GivenMasks, IdMask, write_mask
+from rdejax.io.given import GivenMasks
+from rdejax.io.masks import AS_WRITTEN, IdMask, read_mask, write_mask
 from rdejax.io.overlay import VideoWriter, render_overlay
 from rdejax.io.threads import AsyncWriter, Prefetcher, chunked
 from rdejax.io.video import Frame, FrameSource
 
 DEFAULT_FPS = 24
-# Frames of this many bytes at most are decoded into one chunk.
-_CHUNK_BYTES = 256 << 20
 _CHECKPOINT_SECONDS = 30.0
 
 OnFrames = Callable[[int], object]
 
 
-class Stream(Protocol):
+class Segmenter(Protocol):
     """What is needed of `rdejax.stream(model)`."""
 
     def push(
@@ -64,7 +62,7 @@ class Written:
 
 
 def run_stream(
-    stream: Stream,
+    stream: Segmenter,
     frames: Iterator[tuple[str, Frame]],
     given: Mapping[int, IdMask],
     write: Callable[[Written], object],
@@ -155,7 +153,7 @@ class ResultWriter:
             return source.frames(done)
         frames = source.frames()
         for name, frame in itertools.islice(frames, done):
-            mask = read_ids(self._folder.masks / f"{name}.png")
+            mask = read_mask(self._folder.masks / f"{name}.png", AS_WRITTEN)
             self._painter.put(Written(name, frame, mask))
         return frames
 
@@ -171,7 +169,7 @@ class ResultWriter:
         self._video.write(render_overlay(item.frame, item.mask))
 
 
-class Checkpoints:
+class ResumePoints:
     """Saves masks and stream state now and then, so that a killed run can go on."""
 
     def __init__(self, folder: ResultFolder, clock: CompileClock, seconds: float):
@@ -198,7 +196,7 @@ class Checkpoints:
             compilations=self._before.compilations + self._clock.count,
         )
 
-    def after(self, done: int, stream: Stream, writer: ResultWriter) -> None:
+    def after(self, done: int, stream: Segmenter, writer: ResultWriter) -> None:
         """Saves if it is time to."""
         begun = time.perf_counter()
         # Before the first mask there is no state, and nothing to lose.
@@ -212,7 +210,7 @@ class Checkpoints:
 
 
 def segment_to_folder(
-    make_stream: Callable[[], Stream],
+    make_stream: Callable[[], Segmenter],
     source: FrameSource,
     given: GivenMasks,
     folder: ResultFolder,
@@ -243,7 +241,7 @@ def segment_to_folder(
     start = folder.progress.frames
     rate = Fraction(fps or source.fps or DEFAULT_FPS) if overlay else None
     with CompileClock() as clock:
-        checkpoints = Checkpoints(folder, clock, checkpoint_seconds)
+        checkpoints = ResumePoints(folder, clock, checkpoint_seconds)
         with ResultWriter(folder, source.size, rate) as writer:
 
             def after(done: int) -> None:
@@ -275,25 +273,7 @@ def facts(progress: Progress) -> dict[str, Any]:
     }
 
 
-def fitting_chunk(chunk: int, every: int, size: tuple[int, int]) -> int:
-    """Frames per call: about `chunk`, at most what fits in memory, a multiple of `every` if it can.
-
-    Args:
-      chunk: frames wanted.
-      every: interval of memorising; blocks of that many frames are computed together.
-      size: (H, W) of the frames.
-    """
-    chunk = max(1, min(chunk, _CHUNK_BYTES // (size[0] * size[1] * 3)))
-    return chunk // every * every or chunk
-
-
-def read_ids(path: Path) -> IdMask:
-    """Reads a mask that `write_mask` wrote."""
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
-def _restore(make_stream: Callable[[], Stream], folder: ResultFolder) -> Stream:
+def _restore(make_stream: Callable[[], Segmenter], folder: ResultFolder) -> Segmenter:
     stream = make_stream()
     if folder.progress.state is None:
         return stream

@@ -1,227 +1,215 @@
-"""Masks in and out: image files to id maps (uint8, 0 is background) and back.
+"""Id masks from files and to files: the one place that knows which pixels become which id.
 
-Ids are the user's: a palette index or a grey value is kept as it is. Images of distinct colours get
-their ids from the DAVIS colours, or in sorted order, and keep them through the video.
+`read_mask` reads masks whose meaning is settled by where they come from; what legitimately differs
+is a `MaskRules`, and all of them stand below. `rdejax.io.given` reads what people draw to start
+objects, with more checks and with a memory of the colours seen. Both begin with `load_pixels`.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import io
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from rdejax.errors import RdejaxError
+from rdejax.errors import BadFile
 from rdejax.files import atomic
-from rdejax.io.datasets import FRAME_SUFFIXES, list_files
 from rdejax.io.palette import davis_colour_ids, davis_palette
-from rdejax.io.video import FrameSource
 
-MAX_OBJECTS = 100
+# "Not labelled" in the masks of several data sets.
+VOID = 255
+# Difference between channels up to which a colour image counts as grey: above JPEG's noise.
+_NOISE = 16
 
 IdMask = UInt8[np.ndarray, "h w"]
 
 
-class MaskReader:
-    """Reads the masks of one video; remembers which colour became which id.
+@dataclasses.dataclass(frozen=True)
+class MaskRules:
+    """How pixels become ids, and what is said where they cannot.
 
     Attributes:
-      max_objects: most ids accepted, in one mask and in all of them.
-      colours: id -> RGB colour in the file, for ids that came from colours.
-      stretched: files that missed the video's size by a pixel or two.
+      colours: of RGB images "refuse" all; take the "grey" ones, whose channels agree; also those in
+        "davis" colours, which get DAVIS's ids; or all, where anything but black is one "object".
+      edges: of greyscale images "keep" all values as ids; "refuse" values that smoothed edges leave
+        (128 to 254 beside 255); or "cut" those with 255 at one half. With "cut" a single value
+        beside 0, in palette images too, is the object 1.
+      void: "keep" 255; or "drop" it, unless it is the only id and so the object 1.
+      merge: everything but the background is the object 1.
+      missing: what is said of a file that is not there.
+      unreadable: what is said of another that cannot be read, for {detail}.
+      refused: what is said of colours, or of a kind of image, that are not taken, for {mode}.
     """
 
-    def __init__(self, max_objects: int = MAX_OBJECTS):
-        self.max_objects = max_objects
-        self.stretched: list[Path] = []
-        self._ids: dict[tuple[int, int, int], int] = {}
+    colours: Literal["refuse", "grey", "davis", "object"] = "refuse"
+    edges: Literal["keep", "refuse", "cut"] = "keep"
+    void: Literal["keep", "drop"] = "keep"
+    merge: bool = False
+    missing: str = "no such mask"
+    unreadable: str = "unreadable or truncated mask ({detail}); save it as PNG again"
+    refused: str = "a {mode} image cannot be a mask; save it as a palette, greyscale or RGB PNG"
 
-    @property
-    def colours(self) -> dict[int, tuple[int, int, int]]:
-        """See the class."""
-        return {index: colour for colour, index in self._ids.items()}
 
-    def read(self, path: str | Path, size: tuple[int, int] | None = None) -> IdMask:
-        """Reads one mask.
+# Masks that infer.py wrote, and the wording for those that people give it.
+AS_WRITTEN = MaskRules()
 
-        Palette images keep their indices and greyscale ones their values, except that a mask of 0
-        and 255 (or 65535) only, or of one bit, is the object 1. In images with colours, black and
-        fully transparent pixels are background, DAVIS colours get their DAVIS ids, and further
-        colours get the lowest free ids, in the sorted order of the colours.
+# True and resulting masks of a benchmark: the ids that lie in the file, and nothing else.
+BENCHMARK = MaskRules(
+    missing="no such mask; run infer.py again on this sequence",
+    unreadable="not a readable image ({detail}); write it again",
+    refused="image mode {mode} holds no ids; write a palette or grey PNG",
+)
 
-        Args:
-          path: image file.
-          size: (H, W) the mask must have; one that misses it by rounding (at most 2 pixels and
-            0.5 %) is stretched to it, nearest neighbour.
+# Masks to be painted over frames, of whatever origin.
+PAINTING = MaskRules(
+    colours="object",
+    void="drop",
+    missing="not a readable mask (no such file); run infer.py again on this video",
+    unreadable="not a readable mask ({detail}); run infer.py again on this video",
+)
 
-        Returns:
-          uint8 [H, W], possibly without any object.
+_TRAINING = MaskRules(
+    missing="cannot be read (no such file)",
+    unreadable="cannot be read ({detail}); replace it or leave it and its mask out",
+    refused="mask is in colours; save object ids as a greyscale image",
+)
+# Masks of static images, each with a meaning of its own.
+STATIC_IMAGE = dataclasses.replace(_TRAINING, colours="grey", edges="cut", void="drop")
+# Masks of a video's frames: values mean the same in all of them, so `settle_void` comes later.
+VIDEO_FRAME = dataclasses.replace(_TRAINING, colours="davis", edges="refuse")
 
-        Raises:
-          RdejaxError: unreadable; another size; more ids than `max_objects`, or ids that can only
-            come from smoothed edges.
-        """
-        values = _load(path)
-        if size is not None and values.shape[:2] != size:
-            values = self._fit(path, values, size)
-        if values.ndim == 3:
-            return self._from_colours(path, values)
-        found = np.unique(values)
-        _check_plausible(path, values, found[found > 0].tolist(), self.max_objects)
-        if found[-1] > 255:
-            raise RdejaxError(
-                f"{path}: the mask holds the id {found[-1]}; ids must be 1 to 255, renumber them"
-            )
-        return values.astype(np.uint8)
 
-    def _fit(
-        self, path: str | Path, values: Shaped[np.ndarray, "h w *rgb"], size: tuple[int, int]
-    ) -> Shaped[np.ndarray, "H W *rgb"]:
-        """Stretches a mask that misses the video's size by rounding (853 for 854) only."""
-        height, width = values.shape[:2]
-        if any(
-            abs(have - want) > min(2, want / 200)
-            for have, want in zip((height, width), size, strict=True)
-        ):
-            raise RdejaxError(
-                f"{path}: the mask is {width}x{height} but the video is {size[1]}x{size[0]}; save "
-                "the mask at the video's size, without smoothing"
-            )
-        self.stretched.append(Path(path))
-        rows = (np.arange(size[0]) + 0.5) * height / size[0]
-        columns = (np.arange(size[1]) + 0.5) * width / size[1]
-        return values[rows.astype(int)][:, columns.astype(int)]
-
-    def _from_colours(self, path: str | Path, image: UInt8[np.ndarray, "h w 3"]) -> IdMask:
-        codes = image.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-        present = np.unique(codes)
-        _check_plausible(path, codes, present[present > 0].tolist(), self.max_objects)
-        colours = [(c >> 16, c >> 8 & 255, c & 255) for c in present.tolist() if c]
-        known = davis_colour_ids()
-        new = [colour for colour in colours if colour not in self._ids]
-        # DAVIS colours first, so that another colour cannot take their ids.
-        for colour in sorted(new, key=lambda colour: (colour not in known, colour)):
-            taken = set(self._ids.values())
-            index = known.get(colour, 0)
-            if not index or index in taken:
-                index = next((i for i in range(1, 256) if i not in taken), 0)
-            if not index:
-                raise RdejaxError(f"{path}: more than 255 colours in the masks of one video")
-            self._ids[colour] = index
-        ids = [0 if not c else self._ids[c >> 16, c >> 8 & 255, c & 255] for c in present.tolist()]
-        return np.asarray(ids, np.uint8)[np.searchsorted(present, codes)]
+def merged(rules: MaskRules) -> MaskRules:
+    """The rules where every object is the same one, whatever the colour (DAVIS 2016)."""
+    return dataclasses.replace(rules, colours="object", merge=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class GivenMasks:
-    """The masks that start a video's objects.
+class Pixels:
+    """A decoded image, before anything is an id.
 
     Attributes:
-      masks: frame number -> uint8 [H, W] holding only the ids that are new in that frame; never
-        empty, and every mask holds an object.
-      objects: id -> number of the frame whose mask introduced it.
-      colours: id -> RGB colour in the files, for ids that came from colours.
-      notes: sentences worth showing to the user.
+      values: [h, w] palette indices or grey values (int64 for 16 bits, 0 and 1 for one bit), or
+        [h, w, 3] RGB. What is transparent is 0.
+      mode: what Pillow calls this kind of image.
+      stretch: what Pillow multiplied the values of a 2- or 4-bit grey PNG by, to fill 0 to 255.
     """
 
-    masks: dict[int, IdMask]
-    objects: dict[int, int]
-    colours: dict[int, tuple[int, int, int]]
-    notes: tuple[str, ...] = ()
+    values: Shaped[np.ndarray, "h w *rgb"]
+    mode: str
+    stretch: int = 1
+
+    @property
+    def indexed(self) -> bool:
+        """Whether values are indices and not brightness."""
+        return self.mode in ("P", "PA", "1")
 
 
-def load_given_masks(
-    path: str | Path, source: FrameSource, *, max_objects: int = MAX_OBJECTS
-) -> GivenMasks:
-    """Reads the mask of the first frame, or a folder of masks named like their frames.
+def read_mask(source: str | Path | bytes, rules: MaskRules, name: str | None = None) -> IdMask:
+    """Reads a mask.
 
     Args:
-      path: one mask file, which belongs to the first frame; or a folder.
-      source: the video.
-      max_objects: most objects accepted.
+      source: a palette, greyscale, 1-bit or colour image: a file, or its content.
+      rules: which pixels become which ids.
+      name: what errors call it; needed for bytes.
+
+    Returns:
+      uint8 [h, w] ids, 0 is background; may be read-only.
 
     Raises:
-      RdejaxError: see `MaskReader.read`; a mask of no frame; no object in any mask.
+      BadFile: missing, unreadable, in colours or with smoothed edges that the rules refuse, or with
+        ids above 255.
     """
-    path = Path(path)
-    if path.is_dir():
-        files = list_files(path, FRAME_SUFFIXES)
-        if not files:
-            raise RdejaxError(f"{path}: no masks (PNG files) in this folder")
-        return collect_masks(_match(files, source), source.size, max_objects=max_objects)
-    if not path.exists():
-        raise RdejaxError(f"{path}: no such mask; give the first frame's mask or a folder of masks")
-    given = collect_masks({0: path}, source.size, max_objects=max_objects)
-    if path.stem in source.names[1:]:
-        note = (
-            f"{path} is taken as the mask of the first frame ({source.names[0]}); "
-            f"put it in a folder and pass that, if it belongs to frame {path.stem}"
-        )
-        given = dataclasses.replace(given, notes=(*given.notes, note))
-    return given
+    name = name or str(source)
+    pixels = load_pixels(source, rules, name)
+    values = pixels.values
+    if values.ndim == 3 and rules.colours == "object":
+        return values.any(axis=-1).astype(np.uint8)
+    if values.ndim == 3 and not agree(values, _NOISE):
+        return _davis_ids(values, rules, name, pixels.mode)
+    if values.ndim == 3:
+        if rules.colours == "refuse":
+            raise _refused(rules, name, pixels.mode)
+        values = np.asarray(Image.fromarray(values).convert("L"))
+    if rules.merge:
+        return (values != 0).astype(np.uint8)
+    if values.dtype != np.uint8:
+        return _narrow(values, name)
+    if rules.edges != "cut":
+        values = values // pixels.stretch if pixels.stretch > 1 else values
+    elif not pixels.indexed and values.max(initial=0) == 255:
+        return _cut(values)
+    if rules.edges == "refuse" and not pixels.indexed:
+        _refuse_smoothed(values, name)
+    if rules.void == "drop":
+        values = settle_void(values, binary=holds_void_only(values))
+    if rules.edges == "cut" and len(np.unique(values)) <= 2:
+        return _cut(values)
+    return values
 
 
-def collect_masks(
-    files: Mapping[int, Path],
-    size: tuple[int, int],
-    *,
-    max_objects: int = MAX_OBJECTS,
-    merge_objects: bool = False,
-    void: int | None = None,
-) -> GivenMasks:
-    """Reads masks in frame order and keeps of each one the ids not seen before.
+def load_pixels(source: str | Path | bytes, rules: MaskRules, name: str) -> Pixels:
+    """Decodes an image of any kind that can be a mask.
+
+    Raises:
+      BadFile: missing, unreadable, or of another kind.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()
+            head = b"" if image.mode != "L" else _head(source)
+    except FileNotFoundError:
+        raise BadFile(f"{name}: {rules.missing}", "missing") from None
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadFile(f"{name}: {rules.unreadable.format(detail=detail)}") from None
+    array, mode = np.asarray(image), image.mode
+    if mode in ("P", "L"):
+        return Pixels(array, mode, _stretch(head))
+    if mode == "1":
+        return Pixels(array.astype(np.uint8), mode)
+    if mode.startswith("I"):
+        return Pixels(array.astype(np.int64), mode)
+    if mode in ("PA", "LA", "La", "RGBA"):
+        visible = np.where(array[..., -1:] == 0, np.uint8(0), array[..., :-1])
+        return Pixels(visible if mode == "RGBA" else visible[..., 0], mode)
+    if mode == "RGB":
+        return Pixels(array, mode)
+    raise _refused(rules, name, mode)
+
+
+def agree(image: UInt8[np.ndarray, "h w 3"], tolerance: int = 0) -> bool:
+    """Whether red and green, and green and blue, differ by at most `tolerance` everywhere."""
+    return bool(np.abs(np.diff(image.astype(np.int16), axis=-1)).max(initial=0) <= tolerance)
+
+
+def settle_void(labels: IdMask, *, binary: bool, merge: bool = False) -> IdMask:
+    """Ids from values of which 255 is void or the object.
 
     Args:
-      files: frame number -> mask file.
-      size: (H, W) of the video.
-      max_objects: most objects accepted.
-      merge_objects: everything but the background is the one object 1.
-      void: an id that marks pixels without truth, treated as background; but where it is the only
-        id of the first mask with any, that mask is black and white and holds the object 1.
-
-    Raises:
-      RdejaxError: see `MaskReader.read`; no object in any mask; more objects than `max_objects`.
+      labels: values of a mask.
+      binary: the video's masks hold 0 and 255 only, so 255 is the object; otherwise it is void.
+      merge: every object is the same one, number 1.
     """
-    reader = MaskReader(max_objects)
-    masks: dict[int, IdMask] = {}
-    objects: dict[int, int] = {}
-    empty = []
-    for frame in sorted(files):
-        mask = reader.read(files[frame], size)
-        if void is not None:
-            black_and_white = not objects and set(np.unique(mask)) <= {0, void}
-            mask = np.where(mask == void, black_and_white, mask).astype(np.uint8)
-        if merge_objects:
-            mask = (mask > 0).astype(np.uint8)
-        ids = [int(index) for index in np.unique(mask) if index]
-        if not ids:
-            empty.append(files[frame])
-        new = [index for index in ids if index not in objects]
-        if new:
-            objects.update(dict.fromkeys(new, frame))
-            masks[frame] = mask if new == ids else np.where(np.isin(mask, new), mask, 0)
-        if len(objects) > max_objects:
-            raise RdejaxError(
-                f"{files[frame]}: with this mask the video has {len(objects)} objects, more than "
-                f"{max_objects}; pass --max-objects {len(objects)} or more if that is meant"
-            )
-    if not masks:
-        where = files[min(files)]
-        raise RdejaxError(
-            f"{where}: the mask holds no object (every pixel is background); mark an object"
-            + (f" in it or in one of the other {len(files) - 1} masks" if len(files) > 1 else "")
-        )
-    notes = []
-    if reader.stretched:
-        notes.append(
-            f"{len(reader.stretched)} of {len(files)} masks miss the size {size[1]}x{size[0]}"
-            f" by a pixel or two and were stretched to it (the first: {reader.stretched[0]})"
-        )
-    if empty:
-        notes.append(f"{len(empty)} of {len(files)} masks hold no object (the first: {empty[0]})")
-    return GivenMasks(masks, objects, reader.colours, tuple(notes))
+    if binary:
+        return (labels > 0).astype(np.uint8)
+    ids = np.where(labels == VOID, 0, labels).astype(np.uint8)
+    return (ids > 0).astype(np.uint8) if merge else ids
+
+
+def holds_void_only(labels: IdMask) -> bool:
+    """Whether a mask holds 255 and no other object."""
+    return ids_of(labels) == {VOID}
+
+
+def ids_of(labels: IdMask) -> frozenset[int]:
+    """The ids that a map holds, without 0; `VOID` is among them."""
+    # OpenCV's histogram of bytes is some ten times faster than np.unique or np.bincount.
+    counts = cv2.calcHist([labels], [0], None, [256], [0, 256])
+    return frozenset(np.flatnonzero(counts).tolist()) - {0}
 
 
 def write_mask(path: str | Path, mask: IdMask) -> None:
@@ -232,112 +220,60 @@ def write_mask(path: str | Path, mask: IdMask) -> None:
         image.save(temporary, format="PNG", compress_level=3)
 
 
-def _match(files: Sequence[Path], source: FrameSource) -> dict[int, Path]:
-    """Frame number of each mask, by the same name or else by the same number ("5" and "00005")."""
-    exact = {name: index for index, name in enumerate(source.names)}
-    numbers: dict[int, int] = {}
-    for index, name in enumerate(source.names):
-        if name.isdecimal():
-            numbers.setdefault(int(name), index)
-    matched: dict[int, Path] = {}
-    for file in files:
-        index = exact.get(file.stem)
-        if index is None and file.stem.isdecimal():
-            index = numbers.get(int(file.stem))
-        if index is None:
-            raise RdejaxError(
-                f"{file}: no frame of this name in {source.path}, whose frames are called "
-                f"{source.names[0]} to {source.names[-1]}; name each mask like its frame"
-            )
-        if index in matched:
-            raise RdejaxError(
-                f"{file}: frame {source.names[index]} has two masks ({matched[index].name} too); "
-                "keep one"
-            )
-        matched[index] = file
-    return matched
+def _refused(rules: MaskRules, name: str, mode: str) -> BadFile:
+    return BadFile(f"{name}: {rules.refused.format(mode=mode)}", "mask in colours")
 
 
-def _load(path: str | Path) -> Shaped[np.ndarray, "h w *rgb"]:
-    """Pixels as [H, W] ids, or [H, W, 3] colours with transparent pixels black."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except FileNotFoundError:
-        raise RdejaxError(f"{path}: no such mask") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RdejaxError(
-            f"{path}: unreadable or truncated mask ({detail}); save it as PNG again"
-        ) from None
-    if image.mode in ("P", "1"):
-        return np.asarray(image).astype(np.uint8)
-    if image.mode == "PA":
-        pixels = np.asarray(image)
-        return np.where(pixels[..., 1] == 0, 0, pixels[..., 0])
-    if image.mode == "L":
-        return _binary(np.asarray(image) // _grey_step(path))
-    if image.mode.startswith("I"):
-        return _binary(np.asarray(image).astype(np.int64))
-    if image.mode in ("LA", "La", "RGB", "RGBA"):
-        pixels = np.asarray(image)
-        colours = 3 if image.mode[0] == "R" else 1
-        visible = pixels[..., :colours]
-        if pixels.shape[-1] > colours:
-            visible = np.where(pixels[..., colours:] == 0, 0, visible)
-        if (visible == visible[..., :1]).all():
-            return _binary(visible[..., 0])
-        return visible
-    raise RdejaxError(
-        f"{path}: a {image.mode} image cannot be a mask; save it as a palette, greyscale or RGB PNG"
-    )
+def _davis_ids(image: UInt8[np.ndarray, "h w 3"], rules: MaskRules, name: str, mode: str) -> IdMask:
+    if rules.colours != "davis":
+        raise _refused(rules, name, mode)
+    codes = image.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    present, where = np.unique(codes, return_inverse=True)
+    known = {(r << 16) + (g << 8) + b: index for (r, g, b), index in davis_colour_ids().items()}
+    known[0] = 0
+    strange = [code for code in present.tolist() if code not in known]
+    if strange:
+        raise BadFile(
+            f"{name}: mask is in colours that are not DAVIS's (#{strange[0]:06x}); save object ids "
+            "as a palette or greyscale image",
+            "mask in colours",
+        )
+    table = np.array([known[code] for code in present.tolist()], np.uint8)
+    return table[where].reshape(codes.shape)
 
 
-def _binary(values: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w"]:
-    """Black and white only means one object, not the object number 255."""
-    top = values.max(initial=0)
-    if top in (255, 65535) and ((values == 0) | (values == top)).all():
-        return (values > 0).astype(np.uint8)
-    return values
+def _narrow(wide: Shaped[np.ndarray, "h w"], name: str) -> IdMask:
+    if wide.max(initial=0) == 65535 and ((wide == 0) | (wide == 65535)).all():
+        return (wide > 0).astype(np.uint8)
+    if wide.max(initial=0) > 255:
+        raise BadFile(
+            f"{name}: mask holds ids up to {wide.max()}; number them 1 to 255", "ids above 255"
+        )
+    return wide.astype(np.uint8)
 
 
-def _grey_step(path: str | Path) -> int:
-    """What Pillow multiplied the values of a 2- or 4-bit greyscale PNG by (to fill 0 to 255)."""
-    with open(path, "rb") as file:
-        head = file.read(26)
+def _refuse_smoothed(values: IdMask, name: str) -> None:
+    counts = np.bincount(values.ravel(), minlength=256)
+    if counts[VOID] and counts[128:VOID].any():
+        raise BadFile(
+            f"{name}: mask has smoothed edges; save ids as PNG without smoothing (anti-aliasing)",
+            "smoothed mask",
+        )
+
+
+def _cut(values: IdMask) -> IdMask:
+    """One object; soft edges up to bright values are cut at one half."""
+    return (values > (127 if values.max(initial=0) > 127 else 0)).astype(np.uint8)
+
+
+def _head(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:26]
+    with open(source, "rb") as file:
+        return file.read(26)
+
+
+def _stretch(head: bytes) -> int:
     if head[:8] != b"\x89PNG\r\n\x1a\n" or head[25] != 0:
         return 1
     return {2: 85, 4: 17}.get(head[24], 1)
-
-
-def _check_plausible(
-    path: str | Path, values: Shaped[np.ndarray, "h w"], ids: list[int], max_objects: int
-) -> None:
-    """Refuses smoothed, resized or lossily compressed masks, whose edges look like many ids."""
-    if len(ids) > max_objects:
-        raise RdejaxError(
-            f"{path}: the mask holds {len(ids)} different ids, as smoothed or JPEG-compressed "
-            f"masks do; save it as PNG without smoothing, or pass --max-objects {len(ids)} if it "
-            "really has that many objects"
-        )
-    if len(ids) < 2:
-        return
-    rims = [_is_rim(values == index) for index in ids]
-    # One smoothed object on black: every id but the brightest is a rim. Otherwise: most are.
-    shaded = all(rims[:-1]) and not rims[-1] and ids[-1] in (255, 65535)
-    if shaded or (len(ids) >= 4 and sum(rims) > len(ids) / 2):
-        raise RdejaxError(
-            f"{path}: {sum(rims)} of the {len(ids)} ids in the mask are only thin, scattered "
-            "pixels, as smoothed or JPEG-compressed edges give; save it as PNG without smoothing "
-            "(anti-aliasing)"
-        )
-
-
-def _is_rim(pixels: Bool[np.ndarray, "h w"]) -> bool:
-    """Whether pixels are too thin for any 3x3 square and spread over much more than their area."""
-    rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
-    crop = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
-    crop = np.pad(crop, 1)
-    if cv2.erode(crop, np.ones((3, 3), np.uint8)).any():
-        return False
-    return crop.size > 6 * int(crop.sum())

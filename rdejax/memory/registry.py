@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from flax import nnx
 
@@ -11,6 +11,13 @@ from rdejax.memory.protocol import MemoryRule
 from rdejax.registry import Registry
 
 _RULES = Registry[MemoryRule]("memory rule", "rdejax.memory", files=True)
+_KINDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "None (all)",
+}
 
 
 def register(name: str) -> Callable[[type[MemoryRule]], type[MemoryRule]]:
@@ -36,6 +43,25 @@ def rule_settings(name: str) -> dict[str, Any]:
         for key, p in parameters.items()
         if key not in skip and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
+
+
+def check_setting(rule: str, name: str, value: Any) -> None:
+    """Refuses a setting of another type than a rule's constructor declares.
+
+    Only types a command line can spell are looked at; a rule checks ranges itself.
+
+    Raises:
+      RdejaxError: such a setting; says which types are taken.
+    """
+    hints = get_type_hints(find_rule(rule).__init__)
+    wanted = hints.get(name, Any)
+    allowed = get_args(wanted) or (wanted,)
+    if type(value) not in _KINDS or not set(allowed) <= set(_KINDS) or type(value) in allowed:
+        return
+    if type(value) is int and float in allowed:
+        return
+    kinds = " or ".join(_KINDS[kind] for kind in allowed)
+    raise RdejaxError(f"{name}={value}: memory {rule!r} takes {kinds}")
 
 
 def make_rule(

@@ -13,7 +13,7 @@ group is the common case. `o` below is groups * slots, group by group; `valid` s
 hold an object. An unused slot changes nothing for the others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import flax.struct
@@ -57,6 +57,8 @@ class System(nnx.Module):
       config: those of this system.
       settings: how to run it (interval of memorising, working resolution, ...).
       default_settings: settings of a system that is made without any.
+      published: settings that were published for single data sets, by the data set's name
+        (`rdejax.io.datasets.DATASETS`), as keywords of `Settings.override`.
       mean: normalisation of RGB in [0, 1], with `std`.
       std: see mean.
       object_inputs: names of what `segment_video` and `stream` take for each object beside its
@@ -72,6 +74,7 @@ class System(nnx.Module):
     config: Any
     settings: Settings
     default_settings: Settings
+    published: Mapping[str, Mapping[str, Any]] = {}
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     objective: str = "unroll"

@@ -49,6 +49,12 @@ class RDE(Matching):
     default_settings = Settings(
         every=3, memory="rde", memory_settings=(("strategy", "2F+L+RDE"), ("top_k", 40))
     )
+    # Li et al., section 5.1 and the public scripts: theta and top-k.
+    published = {
+        "davis2016": {"every": 3, "top_k": 40},
+        "davis2017": {"every": 3, "top_k": 40},
+        "youtube-vos": {"every": 4, "top_k": 20},
+    }
 
     def __init__(self, config: RDEConfig, settings: Settings, *, rngs: nnx.Rngs):
         self.config = config
@@ -71,3 +77,4 @@ class STCN(RDE):
     name = "stcn"
     objective = "unroll"
     default_settings = Settings(every=5, memory="bank", memory_settings=(("top_k", 20),))
+    published = {}  # the same on every data set

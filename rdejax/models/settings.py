@@ -7,7 +7,7 @@ from flax import nnx
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import MemoryRule
-from rdejax.memory.registry import make_rule, rule_settings
+from rdejax.memory.registry import check_setting, make_rule, rule_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Settings:
             if name not in known:
                 have = ", ".join(sorted(own | set(known)))
                 raise RdejaxError(f"setting {name!r} is unknown; with memory {memory!r} use {have}")
+            check_setting(memory, name, value)
             rule[name] = value
         return dataclasses.replace(
             self,

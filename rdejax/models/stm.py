@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from rdejax.errors import RdejaxError
 from rdejax.models.grouped import OwnKeys
 from rdejax.models.matching import Matching, MatchingFeatures, MatchingState
 from rdejax.models.registry import register
@@ -44,6 +45,21 @@ class STMFeatures(MatchingFeatures):
     inside: Bool[Array, "n H W"]
 
 
+def _check_intervals(settings: Settings) -> None:
+    """Refuses two intervals at once: the previous frame would be missing from the bank.
+
+    `keep_every` counts the frames that are memorised, and the latest of those is kept as well: it
+    is the previous frame only where every frame is memorised.
+    """
+    keep_every = dict(settings.memory_settings).get("keep_every", 1)
+    if settings.every > 1 and keep_every > 1:
+        raise RdejaxError(
+            f"every={settings.every}: stm memorises every frame, so that the previous one is in "
+            f"the bank, and keeps each keep_every-th ({keep_every}); leave every at 1 and give "
+            f"keep_every={settings.every} for that interval"
+        )
+
+
 @register("stm")
 class STM(Matching):
     """STM (Oh et al., *Video Object Segmentation using Space-Time Memory Networks*, ICCV 2019).
@@ -60,6 +76,9 @@ class STM(Matching):
       config: sizes of the networks.
       settings: inference settings; every frame is memorised, and `keep_every` chooses which stay.
       rngs: for the initial weights.
+
+    Raises:
+      RdejaxError: `every` other than 1 beside the bank's `keep_every`.
     """
 
     name = "stm"
@@ -74,6 +93,7 @@ class STM(Matching):
     value_encoder: MemoryEncoder
 
     def __init__(self, config: STMConfig, settings: Settings, *, rngs: nnx.Rngs):
+        _check_intervals(settings)
         self.config = config
         self.settings = settings
         self.key_encoder = ResNetTrunk(config.key_depth, rngs=rngs)

@@ -59,6 +59,7 @@ class SWEM(_Fused, RDE):
     objective = "unroll"
     Config = SWEMConfig
     default_settings = Settings(every=1, memory="swem")
+    published = {}  # the same on every data set
 
     def __init__(self, config: SWEMConfig, settings: Settings, *, rngs: nnx.Rngs):
         super().__init__(config, settings, rngs=rngs)

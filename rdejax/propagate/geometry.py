@@ -8,6 +8,9 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from rdejax.errors import RdejaxError
 
+# Shorter side, in pixels, that frames are resized to for systems without a size of their own.
+DEFAULT_SIZE = 480
+
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:

@@ -62,6 +62,19 @@ def plan_layout(counts: Sequence[int]) -> Layout:
     return Layout(groups_for(best), best)
 
 
+def known_layout(masks: Mapping[int, np.ndarray]) -> Layout | None:
+    """The layout of a video whose masks are all known beforehand, so that it compiles less.
+
+    Args:
+      masks: see `starting_ids`.
+
+    Returns:
+      None where the masks hold no object.
+    """
+    starts = starting_ids(masks)
+    return plan_layout([len(ids) for ids in starts]) if starts else None
+
+
 def starting_ids(masks: Mapping[int, np.ndarray]) -> list[list[int]]:
     """Ids that start together, for each frame whose mask holds new ones, in the frames' order.
 

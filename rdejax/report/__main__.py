@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from rdejax.errors import cli_errors
+from rdejax.cli import cli_errors
 from rdejax.report.write import write_report
 
 

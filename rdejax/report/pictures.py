@@ -10,13 +10,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from rdejax.errors import RdejaxError
+from rdejax.io.masks import read_mask
 from rdejax.io.overlay import render_overlay
 from rdejax.io.video import Frame, open_frames, read_image
 from rdejax.report.run import Video
 
 # Background of masks whose frames are not at hand.
 _GREY = 48
-_VOID = 255
 
 
 def paintings(video: Video, side: int, count: int) -> Iterator[Frame]:
@@ -37,13 +37,13 @@ def paintings(video: Video, side: int, count: int) -> Iterator[Frame]:
     if video.source is not None:
         named = ((name, frame) for name, frame in video.source() if name in video.masks)
         for name, frame in islice(named, count):
-            yield paint(frame, read_labels(video.masks[name], video.merge), size)
+            yield paint(frame, read_mask(video.masks[name], video.rules), size)
     elif video.painted is not None:
         for _, frame in islice(open_frames(video.painted), count):
             yield _shrink(frame, size)
     else:
         for path in islice(video.masks.values(), count):
-            yield paint(None, read_labels(path, video.merge), size)
+            yield paint(None, read_mask(path, video.rules), size)
 
 
 def chosen_frames(video: Video, names: list[str]) -> dict[str, Frame]:
@@ -100,29 +100,6 @@ def mask_size(video: Video) -> tuple[int, int]:
             return image.height, image.width
     except (OSError, ValueError, SyntaxError) as error:
         raise _unreadable(path, error) from None
-
-
-def read_labels(path: Path, merge: bool) -> UInt8[np.ndarray, "h w"]:
-    """Ids for painting: 0/255 masks become one object, else 255 is void and left out.
-
-    Args:
-      path: palette, greyscale, 1-bit or colour image; in the last every colour is one object.
-      merge: all labels become object 1.
-
-    Raises:
-      RdejaxError: missing or unreadable.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                image, merge = image.convert("RGB").convert("L"), True
-            labels = np.array(image, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise _unreadable(path, error) from None
-    if merge or not np.any((labels > 0) & (labels < _VOID)):
-        return (labels > 0).astype(np.uint8)
-    labels[labels == _VOID] = 0
-    return labels
 
 
 def jpeg(picture: UInt8[np.ndarray, "h w 3"], quality: int = 78) -> bytes:

@@ -14,6 +14,7 @@ from rdejax.errors import RdejaxError
 from rdejax.files import read_json
 from rdejax.infer.video import DEFAULT_FPS
 from rdejax.io.datasets import Sequence, list_files, list_sequences
+from rdejax.io.masks import PAINTING, MaskRules, merged
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
 
@@ -40,6 +41,11 @@ class Video:
     merge: bool = False
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fps: float = DEFAULT_FPS
+
+    @property
+    def rules(self) -> MaskRules:
+        """How its masks are read for painting."""
+        return merged(PAINTING) if self.merge else PAINTING
 
 
 @dataclasses.dataclass(frozen=True)

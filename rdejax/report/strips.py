@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from rdejax.report.pictures import chosen_frames, fit, jpeg, paint, read_labels
+from rdejax.io.masks import read_mask
+from rdejax.report.pictures import chosen_frames, fit, jpeg, paint
 from rdejax.report.run import Video
 from rdejax.report.scores import Curve
 
@@ -49,13 +50,13 @@ def make_strip(video: Video, curve: Curve | None) -> list[Cell]:
     painted = video.source is None and video.painted is not None
     cells = []
     for name in names:
-        labels = read_labels(video.masks[name], video.merge)
+        labels = read_mask(video.masks[name], video.rules)
         size = fit(labels.shape, _SIDE)
         frame = frames.get(name)
         nothing = np.zeros_like(labels)
         truth = None
         if name in video.truth:
-            truth = jpeg(paint(frame, read_labels(video.truth[name], video.merge), size))
+            truth = jpeg(paint(frame, read_mask(video.truth[name], video.rules), size))
         place = curve.frames.index(name) if curve and name in curve.frames else None
         cells.append(
             Cell(

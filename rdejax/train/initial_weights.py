@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rdejax.cli import note
 from rdejax.convert.build import convert_state_dict
 from rdejax.convert.imagenet import load_imagenet_trunk
 from rdejax.convert.torch_pickle import load_state_dict
 from rdejax.errors import RdejaxError
-from rdejax.infer.progress import note
 from rdejax.models import System
 from rdejax.models.weights import (
     find_weights,

@@ -10,14 +10,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rdejax.cli import note
 from rdejax.data.batch import Clip
 from rdejax.data.loader import clip_loader
 from rdejax.data.sources.spec import Source, open_source
 from rdejax.errors import RdejaxError
-from rdejax.infer.progress import note
 from rdejax.io.datasets import Sequence
 from rdejax.models import System
 from rdejax.models.weights import save_weights
+from rdejax.signals import Stopped, StopSignals
+from rdejax.train.agreement import Agreement
 from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import TrainConfig
 from rdejax.train.initial_weights import build_model
@@ -32,7 +34,6 @@ from rdejax.train.parallel import (
 )
 from rdejax.train.pictures import contact_sheet
 from rdejax.train.plan import plan_lines
-from rdejax.train.signals import Agreement, Stopped, StopSignals
 from rdejax.train.step import TrainState, init_state, make_predict, make_step, merge
 from rdejax.train.system import create_system
 from rdejax.train.validate import validate, validation_sequences

@@ -49,11 +49,4 @@ def _settings(field: str, texts: tuple[str, ...]) -> dict[str, Any]:
     Raises:
       RdejaxError: one is not NAME=VALUE.
     """
-    settings = {}
-    for text in texts:
-        try:
-            name, value = name_and_value(text)
-        except ValueError:
-            raise RdejaxError(f"{field} {text!r}: give NAME=VALUE") from None
-        settings[name] = value
-    return settings
+    return dict(name_and_value(text, f"{field} {text!r}") for text in texts)

@@ -14,19 +14,16 @@ from rdejax.api import stream
 from rdejax.errors import RdejaxError
 from rdejax.evaluate.davis import DATASETS, evaluate_sequences
 from rdejax.infer.dataset import read_given
-from rdejax.infer.video import Written, fitting_chunk, run_stream
+from rdejax.infer.video import Written, run_stream
 from rdejax.io.datasets import Sequence, list_sequences
 from rdejax.io.masks import write_mask
 from rdejax.io.threads import AsyncWriter
 from rdejax.io.video import FolderFrames
 from rdejax.models import System
-from rdejax.propagate.slots import plan_layout
+from rdejax.propagate.geometry import DEFAULT_SIZE
+from rdejax.propagate.schedule import frames_per_call
+from rdejax.propagate.slots import known_layout
 from rdejax.train.config import ValidateConfig
-
-# What infer.py takes for systems without a size of their own.
-_DEFAULT_SIZE = 480
-_MAX_OBJECTS = 100
-_CPU_CHUNK, _ACCELERATOR_CHUNK = 6, 48
 
 
 def validation_sequences(config: ValidateConfig) -> list[Sequence]:
@@ -121,13 +118,10 @@ def _score(model: System, config: ValidateConfig, sequence: Sequence) -> tuple[f
 def _segment(model: System, config: ValidateConfig, sequence: Sequence, folder: Path) -> None:
     """Writes the masks of a sequence, through the same parts as infer.py."""
     source = FolderFrames(sequence.frames[0].parent, sequence.frames)
-    given = read_given(sequence, source, _MAX_OBJECTS)
-    starts = sorted(set(given.objects.values()))
-    counts = [list(given.objects.values()).count(frame) for frame in starts]
-    size = config.size or model.settings.size or _DEFAULT_SIZE
-    video = stream(model, layout=plan_layout(counts), size=size)
-    default = _CPU_CHUNK if jax.default_backend() == "cpu" else _ACCELERATOR_CHUNK
-    chunk = fitting_chunk(default, model.settings.every, source.size)
+    given = read_given(sequence, source)
+    size = config.size or model.settings.size or DEFAULT_SIZE
+    video = stream(model, layout=known_layout(given.masks), size=size)
+    chunk = frames_per_call(None, model.settings.every, source.size)
     folder.mkdir(parents=True)
 
     def save(item: Written) -> None:

@@ -2,7 +2,7 @@
 
 import tyro
 
-from rdejax.errors import cli_errors
+from rdejax.cli import cli_errors
 from rdejax.visualize.commands_charts import Growth, Times
 from rdejax.visualize.commands_frames import Overlay, Sheet, Strip
 from rdejax.visualize.commands_memory import Bases, Pca, Relevance

@@ -11,7 +11,7 @@ import tyro
 import rdejax
 from rdejax.cli import name_and_value
 from rdejax.errors import RdejaxError
-from rdejax.io.masks import GivenMasks, load_given_masks
+from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.overlay import render_overlay
 from rdejax.io.video import FrameSource, open_frames
 from rdejax.models.matching import System
@@ -58,7 +58,7 @@ class _Traced:
         settings = {name: value for name, value in settings.items() if value is not None}
         if self.top_k is not None:
             settings["top_k"] = None if self.top_k == "all" else self.top_k
-        settings |= dict(map(_setting, self.set))
+        settings |= dict(name_and_value(text, f"--set {text}") for text in self.set)
         return rdejax.load_model(self.checkpoint, **settings)
 
     def open(self) -> tuple[FrameSource, GivenMasks, int]:
@@ -78,13 +78,6 @@ class _Traced:
                 f"object {number} is in no mask of {self.mask}; choose one of {known} with --object"
             )
         return source, given, number
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    try:
-        return name_and_value(text)
-    except ValueError:
-        raise RdejaxError(f"--set {text}: give NAME=VALUE") from None
 
 
 def _steps(model: System, source: FrameSource, given: GivenMasks, last: int) -> Iterator[Step]:

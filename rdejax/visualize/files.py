@@ -11,7 +11,7 @@ from PIL import Image
 from rdejax.errors import RdejaxError
 from rdejax.files import atomic, read_json
 from rdejax.io.datasets import MASK_SUFFIXES, list_files
-from rdejax.io.masks import MaskReader
+from rdejax.io.given import MaskReader
 from rdejax.io.video import FrameSource
 from rdejax.visualize.style import chart_style
 

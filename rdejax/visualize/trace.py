@@ -20,7 +20,7 @@ from rdejax.memory.protocol import MemoryRule
 from rdejax.models.matching import System
 from rdejax.propagate.blocks import prepare
 from rdejax.propagate.geometry import Geometry
-from rdejax.propagate.slots import plan_layout, starting_ids
+from rdejax.propagate.slots import known_layout
 from rdejax.propagate.stream import Stream
 
 
@@ -83,8 +83,7 @@ def walk(
     Raises:
       RdejaxError: see `Stream.push`.
     """
-    counts = [len(ids) for ids in starting_ids(given)]
-    stream = Stream(model, layout=plan_layout(counts) if counts else None)
+    stream = Stream(model, layout=known_layout(given))
     for time, frame in enumerate(frames):
         yield Step(time, frame, stream.step(frame, given.get(time)), stream)
 

@@ -10,20 +10,14 @@ import numpy as np
 from PIL import Image
 
 from rdejax.data.check.findings import Report
-from rdejax.data.sources.decoding import (
-    BadFile,
-    read_ids,
-    read_labels,
-    read_rgb,
-    settle_void,
-    size_text,
-)
+from rdejax.data.sources.decoding import read_rgb, size_text
 from rdejax.data.sources.image_pairs import find_pairs
 from rdejax.data.sources.images import StaticImages
 from rdejax.data.sources.spec import Spec, open_source, parse
 from rdejax.data.sources.video_layouts import Place, find_videos
 from rdejax.data.sources.videos import VideoSource, all_void_only
-from rdejax.errors import RdejaxError
+from rdejax.errors import BadFile, RdejaxError
+from rdejax.io.masks import STATIC_IMAGE, VIDEO_FRAME, read_mask, settle_void
 
 Advance = Callable[[int, int], None]
 Work = Callable[[], Report]
@@ -112,7 +106,7 @@ def _check_pair(image_path: Path, mask_path: Path, quick: bool) -> Report:
         return report
     try:
         report.modes[_header(mask_path, False)[1]] += 1
-        ids = read_ids(mask_path)
+        ids = read_mask(mask_path, STATIC_IMAGE)
     except BadFile as error:
         report.problem(error.problem, mask_path, str(error))
         return report
@@ -225,7 +219,7 @@ def _check_masks(
     for stem, path in masks.items():
         try:
             report.modes[_header(path, False)[1]] += 1
-            labels = read_labels(path)
+            labels = read_mask(path, VIDEO_FRAME)
         except BadFile as error:
             report.problem(error.problem, path, str(error))
             continue

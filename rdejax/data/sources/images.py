@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from rdejax.data.sources.decoding import BadFile, read_ids, read_rgb, same_size
+from rdejax.data.sources.decoding import read_rgb, same_size
 from rdejax.data.sources.image_pairs import find_pairs
+from rdejax.errors import BadFile
+from rdejax.io.masks import STATIC_IMAGE, read_mask
 
 
 class StaticImages(abc.ABC):
@@ -107,7 +109,7 @@ class StaticFolder(StaticImages):
         """See `StaticImages.load`."""
         image_path, mask_path = self.pairs[index]
         # Masks of static images were drawn over the pixels as stored.
-        image, ids = read_rgb(image_path, upright=False), read_ids(mask_path)
+        image, ids = read_rgb(image_path, upright=False), read_mask(mask_path, STATIC_IMAGE)
         same_size(image, ids, str(mask_path))
         return image, ids
 

@@ -10,10 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from rdejax.data.sources.decoding import read_ids, read_labels, read_rgb, same_size, settle_void
+from rdejax.data.sources.decoding import read_rgb, same_size
 from rdejax.data.sources.images import StaticImages
-from rdejax.data.sources.videos import all_void_only, holds_void_only, too_short
+from rdejax.data.sources.videos import all_void_only, too_short
 from rdejax.errors import RdejaxError
+from rdejax.io.masks import (
+    STATIC_IMAGE,
+    VIDEO_FRAME,
+    holds_void_only,
+    read_mask,
+    settle_void,
+)
 
 _KEPT = 4  # records kept: the frames of a clip are read one by one, and lie in one record
 _MASK_NAMES = ("mask", "segment", "annot", "label", "instance", "gt")
@@ -195,7 +202,7 @@ class TfdsVideos:
         masks = self.records.images(record, self._masks)
         if not frame < len(images) == len(masks):
             raise RdejaxError(f"{name}: {len(images)} images and {len(masks)} masks; give as many")
-        image, labels = read_rgb(images[frame], name), read_labels(masks[frame], name)
+        image, labels = read_rgb(images[frame], name), read_mask(masks[frame], VIDEO_FRAME, name)
         same_size(image, labels, name)
         return image, settle_void(labels, binary=self._is_binary(record, labels))
 
@@ -209,7 +216,8 @@ class TfdsVideos:
             masks = self.records.images(record, self._masks)
             step = max(1, len(masks) // 5)
             name = self.records.name(record)
-            self._binary[record] = all_void_only(read_labels(m, name) for m in masks[::step])
+            some = (read_mask(m, VIDEO_FRAME, name) for m in masks[::step])
+            self._binary[record] = all_void_only(some)
         return self._binary[record]
 
 
@@ -237,7 +245,7 @@ class TfdsImages(StaticImages):
         """See `StaticImages.load`."""
         name = self.name(index)
         image = read_rgb(self.records.images(index, self._image)[0], name, upright=False)
-        ids = read_ids(self.records.images(index, self._mask)[0], name)
+        ids = read_mask(self.records.images(index, self._mask)[0], STATIC_IMAGE, name)
         same_size(image, ids, name)
         return image, ids
 

@@ -8,9 +8,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from rdejax.data.sources.decoding import VOID, read_labels, read_rgb, same_size, settle_void
+from rdejax.data.sources.decoding import read_rgb, same_size
 from rdejax.data.sources.video_layouts import Place, VideoSet, find_videos
 from rdejax.errors import RdejaxError
+from rdejax.io.masks import VIDEO_FRAME, VOID, holds_void_only, read_mask, settle_void
 
 _log = logging.getLogger(__name__)
 _NAMED = 5  # sequences that an error or a warning names
@@ -139,7 +140,7 @@ class VideoFolder:
     ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
         """See `VideoSource.read`."""
         image_path, mask_path = self.files(index, frame)
-        image, labels = read_rgb(image_path), read_labels(mask_path)
+        image, labels = read_rgb(image_path), read_mask(mask_path, VIDEO_FRAME)
         same_size(image, labels, str(mask_path))
         binary = holds_void_only(labels) and self._is_binary(index)
         return image, settle_void(labels, binary=binary, merge=self._merge)
@@ -151,7 +152,8 @@ class VideoFolder:
         if index not in self._binary:
             masks = [self.files(index, i)[1] for i in range(self.length(index))]
             step = max(1, len(masks) // _LOOKED_AT)
-            self._binary[index] = all_void_only(read_labels(path) for path in masks[::step])
+            some = (read_mask(path, VIDEO_FRAME) for path in masks[::step])
+            self._binary[index] = all_void_only(some)
         return self._binary[index]
 
     def _list_all(self, skip_bad: bool) -> list[int]:
@@ -186,11 +188,6 @@ class VideoFolder:
                 self._files.pop(next(iter(list(self._files))), None)
             self._files[index] = files
         return files
-
-
-def holds_void_only(labels: np.ndarray) -> bool:
-    """Whether a mask holds 255 and no other object."""
-    return bool((labels == VOID).any()) and not ((labels > 0) & (labels < VOID)).any()
 
 
 def all_void_only(masks) -> bool:
