@@ -243,7 +243,7 @@ def test_bl30k_is_listed_when_read(tmp_path, parts):
     source = open_source(str(root) if parts != ("",) else f"bl30k:{root}")
     assert isinstance(source, VideoFolder) and source.kind == "bl30k"
     assert [source.name(i) for i in range(len(source))] == [f"{p}/v".lstrip("/") for p in parts]
-    assert not source._files and source.length(0) == 3 and len(source._files) == 1
+    assert not source._listed and source.length(0) == 3 and len(source._listed) == 1
     (root / parts[-1] / "Annotations/v/00001.png").unlink()
     (root / parts[-1] / "Annotations/v/00002.png").unlink()
     with pytest.raises(RdejaxError, match="v: 1 frames with a mask; a clip needs two"):
@@ -257,7 +257,7 @@ def test_file_names_of_large_sets_are_bounded(tmp_path, monkeypatch):
     source = VideoFolder.bl30k(tmp_path)
     for i in (0, 1, 2, 3, 0):
         assert source.files(i, 1)[0].parent.name == f"v{i}"
-    assert len(source._files) == 2
+    assert len(source._listed) == 2
 
 
 def test_sequences_no_clip_can_be_cut_from(tmp_path, caplog):

@@ -5,9 +5,10 @@ import statistics
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import cachetools
 import numpy as np
-from jaxtyping import UInt8
 
+from rdejax.data.sources.cache import Frame, LockedCache
 from rdejax.data.sources.decoding import VOID, read_labels, read_rgb, same_size, settle_void
 from rdejax.data.sources.video_layouts import Place, VideoSet, find_videos
 from rdejax.errors import RdejaxError
@@ -46,9 +47,7 @@ class VideoSource(Protocol):
         """Number of frames with a mask, 2 or more."""
         ...
 
-    def read(
-        self, index: int, frame: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    def read(self, index: int, frame: int) -> Frame:
         """An image, RGB, and its ids, 0 for background; `frame` counts frames with a mask.
 
         Raises:
@@ -78,6 +77,7 @@ class VideoFolder:
         self._merge = videos.merge
         self._places = videos.places
         self._files: dict[int, Files] = {}
+        self._listed = LockedCache(_LISTED)
         self._binary: dict[int, bool] = {}
         self.spacing = videos.spacing or 1
         if not videos.lazy:
@@ -134,9 +134,7 @@ class VideoFolder:
         place = self._places[index]
         return place.frames / image, place.masks / mask
 
-    def read(
-        self, index: int, frame: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    def read(self, index: int, frame: int) -> Frame:
         """See `VideoSource.read`."""
         image_path, mask_path = self.files(index, frame)
         image, labels = read_rgb(image_path), read_labels(mask_path)
@@ -178,14 +176,11 @@ class VideoFolder:
         return gaps
 
     def _list(self, index: int) -> Files:
-        files = self._files.get(index)
-        if files is None:
-            files = _list_place(self._places[index])[0]
-            # Threads may do so at the same time: each operation is atomic, and a key may be gone.
-            while len(self._files) >= _LISTED:
-                self._files.pop(next(iter(list(self._files))), None)
-            self._files[index] = files
-        return files
+        return self._files[index] if self._files else self._list_later(index)
+
+    @cachetools.cachedmethod(lambda self: self._listed, lock=lambda self: self._listed.lock)
+    def _list_later(self, index: int) -> Files:
+        return _list_place(self._places[index])[0]
 
 
 def holds_void_only(labels: np.ndarray) -> bool:
