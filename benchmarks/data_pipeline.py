@@ -38,7 +38,7 @@ from rdejax.data.clips.augment_on_device import augment_batch
 from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.data.loader import ClipMaker, make_mixture
 from rdejax.data.sources.spec import open_source
-from rdejax.data.synthetic.images import ProceduralImages
+from rdejax.data.synthetic.procedural import ProceduralImages
 from rdejax.errors import RdejaxError, cli_errors
 from rdejax.io.palette import davis_palette
 

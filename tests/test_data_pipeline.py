@@ -16,7 +16,7 @@ from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.data.loader import ClipMaker, Sampler, clip_loader, make_mixture, sizes
 from rdejax.data.sources.frame_cache import FrameCache
 from rdejax.data.sources.images import StaticFolder
-from rdejax.data.synthetic.images import ProceduralImages
+from rdejax.data.synthetic.procedural import ProceduralImages
 from rdejax.errors import RdejaxError
 
 _CLIP = ClipConfig(frames=2, size=32, objects=2)

@@ -8,8 +8,8 @@ import pytest
 from rdejax.data.clips.from_images import make_clip
 from rdejax.data.clips.sprites import instances
 from rdejax.data.config import ClipConfig
-from rdejax.data.synthetic.images import ProceduralImages, _paste
 from rdejax.data.synthetic.outlines import Part, outline, rasterise, silhouette
+from rdejax.data.synthetic.procedural import ProceduralImages, _paste
 from rdejax.data.synthetic.textures import PATTERNS, SIDE, Textures, palette
 from rdejax.errors import RdejaxError
 

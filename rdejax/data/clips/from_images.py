@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from rdejax.data.batch import Clip
 from rdejax.data.clips.appearance import Appearance
-from rdejax.data.clips.perturb import perturb_mask
+from rdejax.data.clips.perturb import perturb_objects
 from rdejax.data.clips.sprites import Backdrop, Sprite, instances
 from rdejax.data.config import ClipConfig
 from rdejax.errors import RdejaxError
@@ -142,8 +142,5 @@ def make_clip(rng: np.random.Generator, draw: Draw, config: ClipConfig) -> Clip:
             f"{_TRIES} clips in a row show no object of {100 * config.min_area:g} % of their first "
             "frame; lower clip.min_area or raise clip.smallest"
         )
-    masks = [
-        perturb_mask(rng, (labels[0] == o + 1).astype(np.uint8), config.perturb)
-        for o in range(config.objects)
-    ]
-    return Clip(frames, labels, np.stack(masks), valid)
+    perturbed = perturb_objects(rng, labels[0], config.objects, config.perturb)
+    return Clip(frames, labels, perturbed, valid)

@@ -18,7 +18,7 @@ class BadFile(RdejaxError):
     """A file of a data set that cannot be used.
 
     Attributes:
-      problem: what is wrong, in a word or two; `rdejax.data.check.check` counts by it.
+      problem: what is wrong, in a word or two; `rdejax.data.check` counts by it.
     """
 
     def __init__(self, text: str, problem: str = "unreadable"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from rdejax.data.sources.cache import Frame, LockedCache
 from rdejax.data.sources.decoding import VOID, read_labels, read_rgb, same_size, settle_void
-from rdejax.data.sources.video_layouts import Place, VideoSet, find_videos
+from rdejax.data.sources.video_layouts import Place, VideoSet
 from rdejax.errors import RdejaxError
 
 _log = logging.getLogger(__name__)
@@ -86,32 +86,6 @@ class VideoFolder:
                 self.spacing = max(1, round(statistics.median(gaps)))
         if not self._places:
             raise RdejaxError(f"{self.root}: no sequence with two frames with masks")
-
-    @classmethod
-    def davis(
-        cls, root: str | Path, year: int = 2017, split: str = "train", *, skip_bad: bool = False
-    ) -> "VideoFolder":
-        """DAVIS 2016 (all objects are one) or 2017, with the sequences of a list in ImageSets/."""
-        return cls(find_videos(f"davis{year}", root, split), skip_bad=skip_bad)
-
-    @classmethod
-    def youtube_vos(
-        cls, root: str | Path, split: str = "train", *, skip_bad: bool = False
-    ) -> "VideoFolder":
-        """YouTube-VOS, whose every fifth frame has a mask."""
-        return cls(find_videos("youtube-vos", root, split), skip_bad=skip_bad)
-
-    @classmethod
-    def bl30k(cls, root: str | Path, split: str | None = None) -> "VideoFolder":
-        """BL30K, merged or in parts."""
-        return cls(find_videos("bl30k", root, split))
-
-    @classmethod
-    def folder(
-        cls, root: str | Path, split: str | None = None, *, skip_bad: bool = False
-    ) -> "VideoFolder":
-        """JPEGImages/<sequence>/ and Annotations/<sequence>/, perhaps with masks of few frames."""
-        return cls(find_videos("folder", root, split), skip_bad=skip_bad)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -1,6 +1,7 @@
 """Converts a source of training data into a TFDS data set of ArrayRecord files."""
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -29,9 +30,10 @@ _AS_THEY_ARE = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}  # what every re
 T = TypeVar("T")
 U = TypeVar("U")
 Tick = Callable[[], None]
+Example = dict[str, Any]
 
 
-def convert(
+def write_tfds(
     specs: Iterable[str],
     output: str | Path,
     *,
@@ -63,45 +65,42 @@ def convert(
     """
     specs = list(specs)
     sources = _open_all(specs, skip_bad)
-    tfds = import_tfds()
-    from rdejax.data.builders import builder_classes
-
     name = name or _name_of(specs[0])
-    still = all(isinstance(source, StaticImages) for source in sources.values())
-    try:
-        kind = builder_classes.Images if still else builder_classes.Videos
-        builder_class = builder_classes.named(kind, name)
-    except ValueError as error:
-        raise RdejaxError(str(error)) from None
+    builder_class = _builder_class(name, sources.values())
     folder = Path(output) / name / str(builder_class.VERSION)
     if folder.exists():
         raise RdejaxError(f"{folder}: already there; remove it or choose another --name")
-    facts: dict[str, dict[str, Any]] = {split: {} for split in sources}
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
+    facts: dict[str, dict[str, Any]] = {}
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
 
-    def examples(split: str) -> Iterator[dict[str, Any]]:
-        source, tick = sources[split], progress(split, len(sources[split]))
-        if isinstance(source, StaticImages):
-            return _image_examples(source, pool, skip_bad, tick)
-        noted = {"spacing": source.spacing, "repeat": source.repeat, "names": [], "lengths": []}
-        facts[split].update(noted)
-        return _video_examples(source, pool, skip_bad, tick, facts[split])
+        def examples(split: str) -> Iterator[Example]:
+            source, tick = sources[split], progress(split, len(sources[split]))
+            if isinstance(source, StaticImages):
+                return _image_examples(source, pool, skip_bad, tick)
+            return _video_examples(source, pool, skip_bad, tick, facts[f"rdejax_{split}"])
 
-    def lazily(split: str) -> Callable[[], Iterator[dict[str, Any]]]:
-        return lambda: examples(split)
+        splits = {split: functools.partial(examples, split) for split in sources}
+        builder = builder_class(data_dir=str(output), splits=splits)
+        facts.update({f"rdejax_{s}": {} for s, v in sources.items() if isinstance(v, VideoSource)})
+        # Filled while the examples are made, and written with the rest at the end.
+        builder.info.metadata.update(facts)
+        _prepare(builder)
+    return folder
+
+
+def _builder_class(name: str, sources: Iterable[VideoSource | StaticImages]) -> Any:
+    tfds = import_tfds()
+    from rdejax.data.builders import builder_classes
 
     # TFDS's own bars count examples twice over and cannot be told a total.
     tfds.disable_progress_bar()
-    with pool:
-        builder = builder_class(
-            data_dir=str(output), splits={split: lazily(split) for split in sources}
+    still = all(isinstance(source, StaticImages) for source in sources)
+    try:
+        return builder_classes.named(
+            builder_classes.Images if still else builder_classes.Videos, name
         )
-        if not still:
-            # Filled while the examples are made, and written with the rest at the end.
-            notes: Any = builder.info.metadata
-            notes.update({f"rdejax_{s}": noted for s, noted in facts.items()})
-        _prepare(builder)
-    return folder
+    except ValueError as error:
+        raise RdejaxError(str(error)) from None
 
 
 def _prepare(builder: Any) -> None:
@@ -146,7 +145,8 @@ def _name_of(spec: str) -> str:
 
 def _video_examples(
     source: VideoSource, pool: ThreadPoolExecutor, skip_bad: bool, tick: Tick, facts: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Example]:
+    facts.update({"spacing": source.spacing, "repeat": source.repeat, "names": [], "lengths": []})
     for index in range(len(source)):
         try:
             frames = [(index, frame) for frame in range(source.length(index))]
@@ -175,8 +175,8 @@ def _video_examples(
 
 def _image_examples(
     source: StaticImages, pool: ThreadPoolExecutor, skip_bad: bool, tick: Tick
-) -> Iterator[dict[str, Any]]:
-    def encode(index: int) -> dict[str, Any] | RdejaxError:
+) -> Iterator[Example]:
+    def encode(index: int) -> Example | RdejaxError:
         try:
             image, ids = source.load(index)
             path = source.pairs[index][0] if isinstance(source, StaticFolder) else None
