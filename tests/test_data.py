@@ -11,7 +11,7 @@ from rdejax.data.clips.appearance import Appearance, Light, colour_matrix, jpeg,
 from rdejax.data.clips.from_images import drop_hidden, make_clip
 from rdejax.data.clips.motion import Motion, control_points, spline
 from rdejax.data.clips.perturb import iou, perturb_mask
-from rdejax.data.clips.sprites import Backdrop, Sprite, instances
+from rdejax.data.clips.sprites import Background, Sprite, instances
 from rdejax.data.config import ClipConfig
 from rdejax.data.sources.images import StaticFolder
 from rdejax.errors import RdejaxError
@@ -362,17 +362,17 @@ def test_colours_agree_with_labels():
         assert labels.any() and iou(bright, labels > 0) > 0.93
 
 
-def test_backdrop_labels_move_with_the_image():
+def test_background_labels_move_with_the_image():
     image, mask = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
     cv2.rectangle(mask, (30, 20), (50, 40), 1, -1)
     image[mask > 0] = 255
     config = ClipConfig(size=64, frames=4, **_PLAIN)
-    backdrop = Backdrop(np.random.default_rng(5), image, [mask], config)
+    background = Background(np.random.default_rng(5), image, [mask], config)
     frame, labels = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)
     for t in range(4):
-        backdrop.draw(frame, labels)
+        background.draw(frame, labels)
         assert labels.any() and ((frame[..., 0] > 127) == (labels == 1)).all()
-        backdrop.step(t + 1)
+        background.step(t + 1)
 
 
 def test_hidden_objects_are_dropped_and_the_rest_renumbered():

@@ -54,7 +54,7 @@ class Sampler:
             source = self.sources[rng.choice(len(self.sources), p=self.shares)]
             return source[int(rng.integers(len(source)))]
 
-        return _persist(read, self._told)
+        return _retry(read, self._told)
 
 
 class VideoClips:
@@ -79,10 +79,10 @@ class VideoClips:
         def make() -> Clip:
             return make_video_clip(rng, self.source, self.clip, self.video, progress)
 
-        return _persist(make, self._told)
+        return _retry(make, self._told)
 
 
-def _persist(attempt: Callable, told: set[str] | None):
+def _retry(attempt: Callable, told: set[str] | None):
     """The first result of `attempt` that is no error; each error is logged once.
 
     Args:

@@ -7,29 +7,29 @@ import numpy as np
 from rdejax.data.check.findings import Findings
 from rdejax.data.check.image_files import look_at_image, look_at_mask
 from rdejax.data.sources.decoding import BadFile, read_labels, settle_void
-from rdejax.data.sources.video_layouts import Place
+from rdejax.data.sources.video_layouts import SequenceFolders
 from rdejax.data.sources.videos import VideoSource, all_void_only, too_short
 from rdejax.errors import RdejaxError
 
 
-def check_sequence(place: Place, merge: bool, quick: bool) -> Findings:
+def check_sequence(sequence: SequenceFolders, merge: bool, quick: bool) -> Findings:
     """Looks at the files of a sequence; `quick`: at their headers."""
     findings = Findings()
     findings.counts.update(sequences=1)
     try:
-        frames, masks = place.list()
+        frames, masks = sequence.list()
     except RdejaxError as error:
-        findings.problem("frame twice", place.frames, str(error))
+        findings.problem("frame twice", sequence.frames, str(error))
         return findings
-    if not _check_listing(findings, place, frames, masks):
+    if not _check_listing(findings, sequence, frames, masks):
         return findings
     sizes = {stem: look_at_image(findings, path, quick) for stem, path in frames.items()}
     if len({size for size in sizes.values() if size}) > 1:
-        text = f"{place.frames}: the frames have different sizes"
-        findings.problem("frames of different sizes", place.frames, text)
+        text = f"{sequence.frames}: the frames have different sizes"
+        findings.problem("frames of different sizes", sequence.frames, text)
     known = [p for stem, p in masks.items() if look_at_mask(findings, p, sizes.get(stem))]
     if not quick:
-        _check_ids(findings, place, known, len(masks), merge)
+        _check_ids(findings, sequence, known, len(masks), merge)
     return findings
 
 
@@ -59,11 +59,11 @@ def check_record(source: VideoSource, index: int, quick: bool) -> Findings:
 
 
 def _check_listing(
-    findings: Findings, place: Place, frames: dict[str, Path], masks: dict[str, Path]
+    findings: Findings, sequence: SequenceFolders, frames: dict[str, Path], masks: dict[str, Path]
 ) -> bool:
     """What the names tell; whether there are files to look at."""
     findings.counts.update(images=len(frames), masks=len(masks))
-    for folder, found in ((place.frames, frames), (place.masks, masks)):
+    for folder, found in ((sequence.frames, frames), (sequence.masks, masks)):
         if not found:
             what = "holds no file" if folder.is_dir() else "no such folder"
             findings.problem("missing sequence", folder, f"{folder}: {what}")
@@ -71,21 +71,23 @@ def _check_listing(
         return False
     for stem in masks.keys() - frames.keys():
         path = masks[stem]
-        findings.problem("mask without frame", path, f"{path}: no frame {stem} in {place.frames}")
+        findings.problem(
+            "mask without frame", path, f"{path}: no frame {stem} in {sequence.frames}"
+        )
     bare = len(frames.keys() - masks.keys())
     if bare:
-        text = f"{place.frames}: {bare} of {len(frames)} frames have no mask; not used"
-        findings.remark("frames without mask", place.frames, text)
+        text = f"{sequence.frames}: {bare} of {len(frames)} frames have no mask; not used"
+        findings.remark("frames without mask", sequence.frames, text)
         findings.counts.update({"frames without mask": bare})
     annotated = len(frames.keys() & masks.keys())
     if annotated < 2:
         problem = "one-frame video" if len(frames) < 2 else "fewer than two masks"
-        findings.problem(problem, place.masks, str(too_short(str(place.masks), annotated)))
+        findings.problem(problem, sequence.masks, str(too_short(str(sequence.masks), annotated)))
     return True
 
 
 def _check_ids(
-    findings: Findings, place: Place, masks: list[Path], listed: int, merge: bool
+    findings: Findings, sequence: SequenceFolders, masks: list[Path], listed: int, merge: bool
 ) -> None:
     values: list[np.ndarray] = []
     for path in masks:
@@ -99,8 +101,8 @@ def _check_ids(
     findings.objects[len(objects)] += 1
     empty = sum(not found.any() for found in ids)
     if values and not objects:
-        text = f"{place.masks}: no mask of the video holds an object"
-        findings.problem("no object", place.masks, text)
+        text = f"{sequence.masks}: no mask of the video holds an object"
+        findings.problem("no object", sequence.masks, text)
     elif empty:
-        text = f"{place.masks}: {empty} of {listed} masks are empty"
-        findings.remark("empty masks", place.masks, text)
+        text = f"{sequence.masks}: {empty} of {listed} masks are empty"
+        findings.remark("empty masks", sequence.masks, text)

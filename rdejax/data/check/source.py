@@ -62,7 +62,7 @@ def _plan(spec: Spec, findings: Findings, quick: bool) -> list[Work]:
     if spec.kind == "tfds":
         return _plan_tfds(spec, findings, quick)
     videos = find_videos(spec.kind, spec.path, spec.split)
-    return [functools.partial(check_sequence, p, videos.merge, quick) for p in videos.places]
+    return [functools.partial(check_sequence, p, videos.merge, quick) for p in videos.sequences]
 
 
 def _plan_static(spec: Spec, findings: Findings, quick: bool) -> list[Work]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rdejax.data.sources.cache import Frame, LockedCache
 from rdejax.data.sources.decoding import VOID, read_labels, read_rgb, same_size, settle_void
-from rdejax.data.sources.video_layouts import Place, VideoSet
+from rdejax.data.sources.video_layouts import SequenceFolders, VideoSet
 from rdejax.errors import RdejaxError
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class VideoFolder:
     def __init__(self, videos: VideoSet, *, skip_bad: bool = False):
         self.kind, self.root, self.repeat = videos.kind, videos.root, videos.repeat
         self._merge = videos.merge
-        self._places = videos.places
+        self._sequences = videos.sequences
         self._files: dict[int, Files] = {}
         self._listed = LockedCache(_LISTED)
         self._binary: dict[int, bool] = {}
@@ -84,15 +84,15 @@ class VideoFolder:
             gaps = self._list_all(skip_bad)
             if videos.spacing is None and gaps:
                 self.spacing = max(1, round(statistics.median(gaps)))
-        if not self._places:
+        if not self._sequences:
             raise RdejaxError(f"{self.root}: no sequence with two frames with masks")
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._sequences)
 
     def name(self, index: int) -> str:
         """Name of the sequence's folder."""
-        return self._places[index].name
+        return self._sequences[index].name
 
     def length(self, index: int) -> int:
         """Number of frames with a mask, 2 or more.
@@ -105,8 +105,8 @@ class VideoFolder:
     def files(self, index: int, frame: int) -> tuple[Path, Path]:
         """Image and mask file of a frame with a mask."""
         image, mask = self._list(index)[frame]
-        place = self._places[index]
-        return place.frames / image, place.masks / mask
+        sequence = self._sequences[index]
+        return sequence.frames / image, sequence.masks / mask
 
     def read(self, index: int, frame: int) -> Frame:
         """See `VideoSource.read`."""
@@ -129,16 +129,16 @@ class VideoFolder:
     def _list_all(self, skip_bad: bool) -> list[int]:
         """Lists every sequence, and leaves out bad ones; gaps between frames with masks."""
         bad: list[str] = []
-        good: list[Place] = []
+        good: list[SequenceFolders] = []
         gaps: list[int] = []
-        for place in self._places:
+        for sequence in self._sequences:
             try:
-                files, apart = _list_place(place)
+                files, apart = _list_files(sequence)
             except RdejaxError as error:
                 bad.append(str(error))
                 continue
             self._files[len(good)] = files
-            good.append(place)
+            good.append(sequence)
             gaps += apart
         if bad:
             more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
@@ -146,7 +146,7 @@ class VideoFolder:
             if not skip_bad:
                 raise RdejaxError(f"{text} (--skip-bad leaves such sequences out)")
             _log.warning("skipped %d sequences: %s", len(bad), text)
-        self._places = tuple(good)
+        self._sequences = tuple(good)
         return gaps
 
     def _list(self, index: int) -> Files:
@@ -154,7 +154,7 @@ class VideoFolder:
 
     @cachetools.cachedmethod(lambda self: self._listed, lock=lambda self: self._listed.lock)
     def _list_later(self, index: int) -> Files:
-        return _list_place(self._places[index])[0]
+        return _list_files(self._sequences[index])[0]
 
 
 def holds_void_only(labels: np.ndarray) -> bool:
@@ -172,13 +172,13 @@ def too_short(name: str, annotated: int) -> RdejaxError:
     return RdejaxError(f"{name}: {annotated} frames with a mask; a clip needs two")
 
 
-def _list_place(place: Place) -> tuple[Files, list[int]]:
-    frames, masks = place.list()
-    for folder, found in ((place.frames, frames), (place.masks, masks)):
+def _list_files(sequence: SequenceFolders) -> tuple[Files, list[int]]:
+    frames, masks = sequence.list()
+    for folder, found in ((sequence.frames, frames), (sequence.masks, masks)):
         if not found and not folder.is_dir():
             raise RdejaxError(f"{folder}: no such folder")
     at = [i for i, stem in enumerate(frames) if stem in masks]
     if len(at) < 2:
-        raise too_short(str(place.masks), len(at))
+        raise too_short(str(sequence.masks), len(at))
     files = tuple((p.name, masks[stem].name) for stem, p in frames.items() if stem in masks)
     return files, [b - a for a, b in zip(at, at[1:], strict=False)]

@@ -130,7 +130,7 @@ def thing(rng: np.random.Generator) -> list[Part]:
     return parts
 
 
-def chain(rng: np.random.Generator) -> list[Part]:
+def segments(rng: np.random.Generator) -> list[Part]:
     """Segments in a row, as of a caterpillar, a train or a snake."""
     at, angle, parts = np.zeros(2), rng.uniform(0, 2 * np.pi), []
     size, other = rng.uniform(0.2, 0.45), bool(rng.random() < 0.5)
@@ -146,7 +146,7 @@ def chain(rng: np.random.Generator) -> list[Part]:
 def silhouette(rng: np.random.Generator) -> list[Part]:
     """The parts of a random object from back to front, scaled into the square from -1 to 1."""
     kind = rng.random()
-    parts = creature(rng) if kind < 0.35 else thing(rng) if kind < 0.85 else chain(rng)
+    parts = creature(rng) if kind < 0.35 else thing(rng) if kind < 0.85 else segments(rng)
     points = np.concatenate([polygon for part in parts for polygon in part.solid])
     low, high = points.min(0), points.max(0)
     middle, reach = (low + high) / 2, (high - low).max() / 2
