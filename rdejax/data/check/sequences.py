@@ -70,10 +70,8 @@ def _check_listing(
     if not frames or not masks:
         return False
     for stem in masks.keys() - frames.keys():
-        path = masks[stem]
-        findings.problem(
-            "mask without frame", path, f"{path}: no frame {stem} in {sequence.frames}"
-        )
+        text = f"{masks[stem]}: no frame {stem} in {sequence.frames}"
+        findings.problem("mask without frame", masks[stem], text)
     bare = len(frames.keys() - masks.keys())
     if bare:
         text = f"{sequence.frames}: {bare} of {len(frames)} frames have no mask; not used"
