@@ -106,7 +106,7 @@ def test_sets_of_other_makers_have_no_notes(videos, tmp_path):
 
 def test_black_and_white_masks_of_other_makers(tmp_path):
     """Ours hold ids; those of others may hold 0 and 255."""
-    from rdejax.data.builders import builder_classes
+    from rdejax.data.builders.tfds_builders import video_builder
 
     def png(pixels: np.ndarray) -> bytes:
         return save(tmp_path / "x.png", pixels).read_bytes()
@@ -124,9 +124,9 @@ def test_black_and_white_masks_of_other_makers(tmp_path):
         ("binary", [mask(255), mask(), mask(255)], {0, 1}),
         ("ids", [mask(4, 255), mask(4), mask(255)], {0}),
     ):
-        make = builder_classes.named(builder_classes.Videos, name)
-        splits = {"train": lambda masks=masks: examples(masks)}
-        make(data_dir=str(tmp_path / "out"), splits=splits).download_and_prepare()
+        video_builder(
+            name, str(tmp_path / "out"), {"train": examples(masks)}
+        ).download_and_prepare()
         source = open_source(f"tfds:{name}?data_dir={tmp_path / 'out'}")
         assert isinstance(source, TfdsVideos) and set(np.unique(source.read(0, 2)[1])) == last
 

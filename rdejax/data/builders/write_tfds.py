@@ -1,7 +1,6 @@
 """Converts a source of training data into a TFDS data set of ArrayRecord files."""
 
 import contextlib
-import functools
 import io
 import logging
 import os
@@ -30,7 +29,6 @@ _AS_THEY_ARE = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}  # what every re
 T = TypeVar("T")
 U = TypeVar("U")
 Tick = Callable[[], None]
-Example = dict[str, Any]
 
 
 def write_tfds(
@@ -66,41 +64,32 @@ def write_tfds(
     specs = list(specs)
     sources = _open_all(specs, skip_bad)
     name = name or _name_of(specs[0])
-    builder_class = _builder_class(name, sources.values())
-    folder = Path(output) / name / str(builder_class.VERSION)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise RdejaxError(f"name {name!r}: give lower-case letters, digits and underscores")
+    import_tfds().disable_progress_bar()  # its own bars cannot be told a total
+    from rdejax.data.builders import tfds_builders
+
+    folder = Path(output) / name / tfds_builders.VERSION
     if folder.exists():
         raise RdejaxError(f"{folder}: already there; remove it or choose another --name")
-    facts: dict[str, dict[str, Any]] = {}
+    still = all(isinstance(source, StaticImages) for source in sources.values())
+    # Filled while the examples are made, and written with the rest at the end.
+    facts: dict[str, Any] = {} if still else {f"rdejax_{split}": {} for split in sources}
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
 
-        def examples(split: str) -> Iterator[Example]:
+        def examples(split: str) -> Iterator[dict[str, Any]]:
             source, tick = sources[split], progress(split, len(sources[split]))
             if isinstance(source, StaticImages):
-                return _image_examples(source, pool, skip_bad, tick)
-            return _video_examples(source, pool, skip_bad, tick, facts[f"rdejax_{split}"])
+                yield from _image_examples(source, pool, skip_bad, tick)
+            else:
+                noted = facts[f"rdejax_{split}"]
+                yield from _video_examples(source, pool, skip_bad, tick, noted)
 
-        splits = {split: functools.partial(examples, split) for split in sources}
-        builder = builder_class(data_dir=str(output), splits=splits)
-        facts.update({f"rdejax_{s}": {} for s, v in sources.items() if isinstance(v, VideoSource)})
-        # Filled while the examples are made, and written with the rest at the end.
+        make = tfds_builders.image_builder if still else tfds_builders.video_builder
+        builder: Any = make(name, str(output), {split: examples(split) for split in sources})
         builder.info.metadata.update(facts)
         _prepare(builder)
     return folder
-
-
-def _builder_class(name: str, sources: Iterable[VideoSource | StaticImages]) -> Any:
-    tfds = import_tfds()
-    from rdejax.data.builders import builder_classes
-
-    # TFDS's own bars count examples twice over and cannot be told a total.
-    tfds.disable_progress_bar()
-    still = all(isinstance(source, StaticImages) for source in sources)
-    try:
-        return builder_classes.named(
-            builder_classes.Images if still else builder_classes.Videos, name
-        )
-    except ValueError as error:
-        raise RdejaxError(str(error)) from None
 
 
 def _prepare(builder: Any) -> None:
@@ -108,8 +97,6 @@ def _prepare(builder: Any) -> None:
     try:
         with contextlib.redirect_stdout(said), tempfile.TemporaryDirectory() as nothing:
             builder.download_and_prepare(download_dir=nothing)
-    except RdejaxError:
-        raise
     except ImportError as error:
         raise RdejaxError(
             f"TFDS cannot write this data set ({error}): pip install 'rdejax[tfds]'"
@@ -145,7 +132,7 @@ def _name_of(spec: str) -> str:
 
 def _video_examples(
     source: VideoSource, pool: ThreadPoolExecutor, skip_bad: bool, tick: Tick, facts: dict[str, Any]
-) -> Iterator[Example]:
+) -> Iterator[dict[str, Any]]:
     facts.update({"spacing": source.spacing, "repeat": source.repeat, "names": [], "lengths": []})
     for index in range(len(source)):
         try:
@@ -175,8 +162,8 @@ def _video_examples(
 
 def _image_examples(
     source: StaticImages, pool: ThreadPoolExecutor, skip_bad: bool, tick: Tick
-) -> Iterator[Example]:
-    def encode(index: int) -> Example | RdejaxError:
+) -> Iterator[dict[str, Any]]:
+    def encode(index: int) -> dict[str, Any] | RdejaxError:
         try:
             image, ids = source.load(index)
             path = source.pairs[index][0] if isinstance(source, StaticFolder) else None
