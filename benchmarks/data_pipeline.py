@@ -30,7 +30,7 @@ from rich.table import Table
 from rdejax.data.batch import Clip
 from rdejax.data.clips.augment import (
     affine,
-    chain,
+    compose_colours,
     draw_colour,
     draw_frame_colour,
 )
@@ -129,7 +129,7 @@ def host_colours(rng: np.random.Generator, batch: Clip, video: VideoConfig) -> N
     for clip in batch.frames:
         common = draw_colour(rng, video)
         for frame in clip:
-            cv2.transform(frame, chain(common, draw_frame_colour(rng, video)))
+            cv2.transform(frame, compose_colours(common, draw_frame_colour(rng, video)))
 
 
 def time_colours(args: Arguments) -> dict[str, Any]:

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdejax.data.clips.appearance import Appearance, Light, colour_matrix, jpeg, line_kernel
+from rdejax.data.clips.appearance import (
+    Appearance,
+    Light,
+    colour_matrix,
+    jpeg_artefacts,
+    line_kernel,
+)
 from rdejax.data.clips.from_images import drop_hidden, make_clip
 from rdejax.data.clips.motion import Motion, control_points, spline
 from rdejax.data.clips.perturb import iou, perturb_mask
@@ -269,7 +275,7 @@ def test_colours():
 
 def test_compression_and_blur_keep_the_picture():
     frame = picture(1)[0]
-    assert np.abs(jpeg(frame, 90).astype(int) - frame).mean() < 4
+    assert np.abs(jpeg_artefacts(frame, 90).astype(int) - frame).mean() < 4
     kernel = line_kernel(5, 0.7)
     assert kernel.sum() == pytest.approx(1) and kernel.shape[0] % 2 == 1
     assert line_kernel(6, 0.0)[kernel.shape[0] // 2].sum() == pytest.approx(1)  # along x

@@ -78,8 +78,8 @@ def test_colours_are_opencvs(values):
 
 def test_chained_colours_are_the_hosts():
     first, second = (1.2, 0.8, 1.1, 0.3), (0.9, 1.1, 0.7, -0.2)
-    ours = device.chain(device.colour_matrices(*first), device.colour_matrices(*second))
-    theirs = host.chain(host.change_colour(*first), host.change_colour(*second))
+    ours = device.compose_colours(device.colour_matrices(*first), device.colour_matrices(*second))
+    theirs = host.compose_colours(host.change_colour(*first), host.change_colour(*second))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-3)
 
 
@@ -89,7 +89,7 @@ def test_drawn_colours_have_the_hosts_ranges():
     own = np.random.default_rng(0)
     theirs = np.stack(
         [
-            host.chain(host.draw_colour(own, _LOUD), host.draw_frame_colour(own, _LOUD))
+            host.compose_colours(host.draw_colour(own, _LOUD), host.draw_frame_colour(own, _LOUD))
             for _ in range(400)
         ]
     )

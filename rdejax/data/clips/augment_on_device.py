@@ -44,7 +44,9 @@ def colour_matrices(brightness, contrast, saturation, hue) -> Float[Array, "*n 3
     return brightness * jnp.concatenate([contrast * mix, shift], axis=-1)
 
 
-def chain(first: Float[Array, "*n 3 4"], second: Float[Array, "*n 3 4"]) -> Float[Array, "*n 3 4"]:
+def compose_colours(
+    first: Float[Array, "*n 3 4"], second: Float[Array, "*n 3 4"]
+) -> Float[Array, "*n 3 4"]:
     """One map after the other."""
     # GPUs would otherwise multiply in TF32, which moves colours.
     mix = jnp.matmul(second[..., :3], first, precision=jax.lax.Precision.HIGHEST)
@@ -74,7 +76,7 @@ def draw_colours(key: Array, frames: int, video: VideoConfig) -> Float[Array, "t
     common = colour_matrices(1 + drawn[0], 1 + drawn[1], saturation, drawn[3])
     own = 1 + video.frame_colour * jax.random.uniform(own_key, (3, frames), minval=-1.0)
     each = colour_matrices(own[0], own[1], own[2], 0.0)
-    return chain(jnp.broadcast_to(common, each.shape), each)
+    return compose_colours(jnp.broadcast_to(common, each.shape), each)
 
 
 def augment_batch(key: Array, batch: Clip, video: VideoConfig) -> Clip:

@@ -6,7 +6,7 @@ from jaxtyping import Int, UInt8
 
 from rdejax.data.batch import Clip
 from rdejax.data.clips.augment import (
-    chain,
+    compose_colours,
     draw_affine,
     draw_colour,
     draw_crop,
@@ -186,7 +186,7 @@ def _finish(
     if not video.on_device:
         common = draw_colour(rng, video)
         for frame in frames:
-            frame[:] = cv2.transform(frame, chain(common, draw_frame_colour(rng, video)))
+            frame[:] = cv2.transform(frame, compose_colours(common, draw_frame_colour(rng, video)))
     slots = np.zeros(256, np.uint8)
     slots[objects] = np.arange(1, len(objects) + 1)
     labels = slots[labels]
