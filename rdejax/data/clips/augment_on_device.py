@@ -20,10 +20,12 @@ from rdejax.data.config import VideoConfig
 
 # The colour matrix is affine in contrast and in the chroma's rotation, so three instances of the
 # host's tell all of them, and there is one formula.
-_LUMA = colour_matrix(1.0, 0.0)[:, :3]
-_COS = colour_matrix(1.0, 1.0, 0.0)[:, :3] - _LUMA
-_SIN = colour_matrix(1.0, 1.0, np.pi / 2)[:, :3] - _LUMA
+_GREY = colour_matrix(1.0, 0.0)[:, :3]
+_BASIS = np.stack(
+    [_GREY, *(colour_matrix(1.0, 1.0, hue)[:, :3] - _GREY for hue in (0.0, np.pi / 2))]
+)
 _PIVOT = float(colour_matrix(0.0)[0, 3])
+_EXACT = jax.lax.Precision.HIGHEST  # GPUs would otherwise multiply in TF32, which moves colours
 
 
 def colour_matrices(brightness, contrast, saturation, hue) -> Float[Array, "*n 3 4"]:
@@ -35,21 +37,22 @@ def colour_matrices(brightness, contrast, saturation, hue) -> Float[Array, "*n 3
       saturation: factor on the chroma.
       hue: its rotation in radians.
     """
-    brightness, contrast, saturation, hue = (
-        jnp.asarray(value, jnp.float32)[..., None, None]
-        for value in jnp.broadcast_arrays(brightness, contrast, saturation, hue)
+    values = jnp.broadcast_arrays(brightness, contrast, saturation, hue)
+    brightness, contrast, saturation, hue = (jnp.asarray(v, jnp.float32) for v in values)
+    chroma = saturation * jnp.cos(hue), saturation * jnp.sin(hue)
+    weights = jnp.stack([jnp.ones_like(hue), *chroma], axis=-1)
+    mix = contrast[..., None, None] * jnp.einsum(
+        "...k,kij->...ij", weights, _BASIS, precision=_EXACT
     )
-    mix = _LUMA + saturation * (jnp.cos(hue) * _COS + jnp.sin(hue) * _SIN)
-    shift = jnp.broadcast_to(_PIVOT * (1.0 - contrast), (*mix.shape[:-1], 1))
-    return brightness * jnp.concatenate([contrast * mix, shift], axis=-1)
+    shift = jnp.broadcast_to((_PIVOT * (1.0 - contrast))[..., None, None], (*mix.shape[:-1], 1))
+    return brightness[..., None, None] * jnp.concatenate([mix, shift], axis=-1)
 
 
 def compose_colours(
     first: Float[Array, "*n 3 4"], second: Float[Array, "*n 3 4"]
 ) -> Float[Array, "*n 3 4"]:
     """One map after the other."""
-    # GPUs would otherwise multiply in TF32, which moves colours.
-    mix = jnp.matmul(second[..., :3], first, precision=jax.lax.Precision.HIGHEST)
+    mix = jnp.matmul(second[..., :3], first, precision=_EXACT)
     return mix.at[..., 3].add(second[..., 3])
 
 
