@@ -21,6 +21,7 @@ from sweeps import Variant, data, quality
 from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError
 from rdejax.files import read_json, write_json
+from rdejax.models.matching import Matching
 from rdejax.train.validate import validation_sequences
 
 # J&F on DAVIS 2017 val: RDE-VOS, main paper, and SWEM, supplementary.
@@ -90,7 +91,9 @@ def _trained_with(names: list[str], args: Arguments) -> dict[str, Variant | None
         if not sign or number not in names:
             raise RdejaxError(f"--l-checkpoints {text}: give L=CHECKPOINT, L one of {names}")
         given[number] = where
-    own = str(Variant("", args.swem, {}).load().memory.features // 2)
+    model = Variant("", args.swem, {}).load()
+    assert isinstance(model, Matching)
+    own = str(model.memory.features // 2)
     given.setdefault(own, args.swem)
     return {n: Variant(n, given[n], {}) if n in given else None for n in names}
 

@@ -18,7 +18,7 @@ from PIL import Image
 from rdejax.cli import cli_errors
 from rdejax.data.clips.from_images import make_clip
 from rdejax.data.config import ClipConfig
-from rdejax.data.synthetic.images import ProceduralImages
+from rdejax.data.synthetic.procedural import ProceduralImages
 from rdejax.io.masks import write_mask
 
 

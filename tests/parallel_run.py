@@ -70,7 +70,7 @@ def main() -> None:
     mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
     losses = []
     for i in range(args.steps):
-        batch = put_batch({k: v[mine] for k, v in batch_at(i).items()}, mesh)
+        batch = put_batch(jax.tree.map(lambda x: x[mine], batch_at(i)), mesh)
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
     cut = [x for x in jax.tree.leaves(state.params) if not x.sharding.is_fully_replicated]

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdejax.data.clips.appearance import Appearance, Light, colour_matrix, jpeg, line_kernel
+from rdejax.data.clips.appearance import (
+    Appearance,
+    Light,
+    colour_matrix,
+    jpeg_artefacts,
+    line_kernel,
+)
 from rdejax.data.clips.from_images import drop_hidden, make_clip
 from rdejax.data.clips.motion import Motion, control_points, spline
 from rdejax.data.clips.perturb import iou, perturb_mask
-from rdejax.data.clips.sprites import Backdrop, Sprite, instances
+from rdejax.data.clips.sprites import Background, Sprite, instances
 from rdejax.data.config import ClipConfig
 from rdejax.data.sources.images import StaticFolder
 from rdejax.errors import RdejaxError
@@ -94,10 +100,10 @@ def test_folder_reduces_large_images(root):
 
 
 def test_folder_memory_is_bounded(root):
-    source = StaticFolder(root, longest=500, keep_megabytes=2)
+    source = StaticFolder(root, longest=500, keep_megabytes=0.1)
     for i in range(5):
         source[i]
-    assert len(source._cache) == 2
+    assert len(source._kept) == 2 and source._kept.currsize <= 100_000
 
 
 @pytest.mark.parametrize(
@@ -269,7 +275,7 @@ def test_colours():
 
 def test_compression_and_blur_keep_the_picture():
     frame = picture(1)[0]
-    assert np.abs(jpeg(frame, 90).astype(int) - frame).mean() < 4
+    assert np.abs(jpeg_artefacts(frame, 90).astype(int) - frame).mean() < 4
     kernel = line_kernel(5, 0.7)
     assert kernel.sum() == pytest.approx(1) and kernel.shape[0] % 2 == 1
     assert line_kernel(6, 0.0)[kernel.shape[0] // 2].sum() == pytest.approx(1)  # along x
@@ -362,17 +368,17 @@ def test_colours_agree_with_labels():
         assert labels.any() and iou(bright, labels > 0) > 0.93
 
 
-def test_backdrop_labels_move_with_the_image():
+def test_background_labels_move_with_the_image():
     image, mask = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
     cv2.rectangle(mask, (30, 20), (50, 40), 1, -1)
     image[mask > 0] = 255
     config = ClipConfig(size=64, frames=4, **_PLAIN)
-    backdrop = Backdrop(np.random.default_rng(5), image, [mask], config)
+    background = Background(np.random.default_rng(5), image, [mask], config)
     frame, labels = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)
     for t in range(4):
-        backdrop.draw(frame, labels)
+        background.draw(frame, labels)
         assert labels.any() and ((frame[..., 0] > 127) == (labels == 1)).all()
-        backdrop.step(t + 1)
+        background.step(t + 1)
 
 
 def test_hidden_objects_are_dropped_and_the_rest_renumbered():

@@ -7,7 +7,7 @@ import pytest
 from test_data_sources import colour, mask, save, video, write_list
 
 from rdejax.data.__main__ import main
-from rdejax.data.check.check import check
+from rdejax.data.check.source import check_source
 
 
 def problems(report) -> dict[str, list[str]]:
@@ -51,7 +51,7 @@ H2, W2 = 24, 36
 
 def test_sound_videos(tmp_path):
     video(tmp_path, "a", {0: mask(1), 1: mask(1, 2), 2: mask()}, 5)
-    report = check(str(tmp_path))
+    report = check_source(str(tmp_path))
     assert not report.problems and report.kind == "folder"
     assert report.counts == {"sequences": 1, "images": 5, "masks": 3, "frames without mask": 2}
     assert report.sizes == {(30, 20): 5} and report.objects == {2: 1} and report.modes == {"P": 3}
@@ -59,7 +59,7 @@ def test_sound_videos(tmp_path):
 
 
 def test_every_problem_is_found_with_its_file(broken):
-    assert problems(check(str(broken))) == {
+    assert problems(check_source(str(broken))) == {
         "unreadable": ["00001.png", "00002.png"],
         "mask of another size": ["00002.png"],
         "no object": ["empty"],
@@ -73,11 +73,11 @@ def test_every_problem_is_found_with_its_file(broken):
 
 
 def test_quick_reads_headers_only(broken):
-    found = problems(check(str(broken), quick=True))
+    found = problems(check_source(str(broken), quick=True))
     assert found["mask of another size"] == ["00001.png", "00002.png"]  # the cut image is 60x40
     assert found["unreadable"] == ["00002.png"] and "mask in colours" not in found
     assert found["missing sequence"] == ["gone", "gone"] and "no object" not in found
-    report = check(str(broken), quick=True)
+    report = check_source(str(broken), quick=True)
     assert report.modes["P"] > 20 and report.counts["sequences"] == 9
 
 
@@ -91,7 +91,7 @@ def test_static_images(tmp_path):
     save(tmp_path / "masks/other.png", mask(1))
     path = tmp_path / "images/cut.jpg"
     path.write_bytes(path.read_bytes()[:200])
-    report = check(f"static:{tmp_path}")
+    report = check_source(f"static:{tmp_path}")
     assert problems(report) == {
         "unreadable": ["cut.jpg"],
         "mask of another size": ["big.png"],
@@ -102,13 +102,13 @@ def test_static_images(tmp_path):
         ("mask without image", "other.png"),
     }
     assert report.counts["images"] == 4 and report.objects[2] == 1
-    quick = problems(check(f"static:{tmp_path}", quick=True))
+    quick = problems(check_source(f"static:{tmp_path}", quick=True))
     assert quick["mask of another size"] == ["big.png"] and "empty mask" not in quick
 
 
 def test_progress_is_told(broken):
     told = []
-    check(str(broken), advance=lambda done, total: told.append((done, total)), threads=3)
+    check_source(str(broken), advance=lambda done, total: told.append((done, total)), threads=3)
     assert told == [(i + 1, 9) for i in range(9)]
 
 

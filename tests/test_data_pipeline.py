@@ -16,7 +16,7 @@ from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.data.loader import ClipMaker, Sampler, clip_loader, make_mixture, sizes
 from rdejax.data.sources.frame_cache import FrameCache
 from rdejax.data.sources.images import StaticFolder
-from rdejax.data.synthetic.images import ProceduralImages
+from rdejax.data.synthetic.procedural import ProceduralImages
 from rdejax.errors import RdejaxError
 
 _CLIP = ClipConfig(frames=2, size=32, objects=2)
@@ -227,14 +227,14 @@ def test_kept_frames_are_bounded():
     for frame in range(60):
         image, ids = cache.read(0, frame)
         assert image[0, 0, 2] == 10 * frame % 256 and ids.shape == (100, 100)
-    assert len(cache._kept) == 25 and cache._bytes == 1_000_000
+    assert len(cache._kept) == 25 and cache._kept.currsize == 1_000_000
     cache.read(0, 59)
     cache.read(0, 35)
     assert len(source.reads) == 60  # the last 25 are there
     cache.read(0, 34)
     assert len(source.reads) == 61 and (0, 36) not in cache._kept and (0, 35) in cache._kept
     sent = pickle.loads(pickle.dumps(cache))
-    assert not sent._kept and sent._limit == 1_000_000
+    assert not sent._kept and sent._kept.maxsize == 1_000_000
     assert (sent.spacing, sent.repeat, len(sent), sent.length(0), sent.name(0)) == (
         1, 1, 1, 200, "video0",
     )  # fmt: skip

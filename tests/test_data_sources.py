@@ -12,6 +12,7 @@ from rdejax.data.sources.decoding import read_rgb
 from rdejax.data.sources.image_pairs import find_pairs
 from rdejax.data.sources.images import StaticFolder
 from rdejax.data.sources.spec import open_source, parse
+from rdejax.data.sources.video_layouts import find_videos
 from rdejax.data.sources.videos import VideoFolder, VideoSource
 from rdejax.errors import BadFile, RdejaxError
 from rdejax.io.masks import VIDEO_FRAME, read_mask
@@ -141,23 +142,23 @@ def test_sixteen_bit_masks(tmp_path):
 
 
 def test_davis(davis):
-    source = VideoFolder.davis(davis)
+    source = VideoFolder(find_videos("davis2017", davis))
     assert isinstance(source, VideoSource) and (source.spacing, source.repeat) == (1, 5)
     assert [source.name(i) for i in range(len(source))] == ["swan", "bear"]
     assert source.length(0) == 3
     image, ids = source.read(1, 2)
     assert image.dtype == ids.dtype == np.uint8 and image.shape == (H, W, 3)
     assert abs(int(image[0, 0, 0]) - 20) < 4 and (ids == mask(1, 2)).all()
-    assert len(VideoFolder.davis(davis, split="val")) == 1
-    merged = VideoFolder.davis(davis, 2016)
+    assert len(VideoFolder(find_videos("davis2017", davis, "val"))) == 1
+    merged = VideoFolder(find_videos("davis2016", davis))
     assert merged.name(0) == "dog" and (merged.read(0, 0)[1] == (mask(1, 2) > 0)).all()
     with pytest.raises(RdejaxError, match="trian.txt: no such list; choose by @ one of train, val"):
-        VideoFolder.davis(davis, split="trian")
+        VideoFolder(find_videos("davis2017", davis, "trian"))
 
 
 def test_black_and_white_masks_are_one_object(tmp_path):
     video(tmp_path, "a", {0: mask(255), 1: mask(), 2: mask(255)}, 3, mode=None)
-    source = VideoFolder.folder(tmp_path)
+    source = VideoFolder(find_videos("folder", tmp_path))
     assert [set(np.unique(source.read(0, i)[1])) for i in range(3)] == [{0, 1}, {0}, {0, 1}]
 
 
@@ -165,7 +166,7 @@ def test_black_and_white_masks_are_one_object(tmp_path):
 def test_255_beside_ids_is_void_in_the_whole_sequence(tmp_path, mode):
     # The object left in the second frame, whose void alone looks like a black and white mask.
     video(tmp_path, "a", {0: mask(2, 255), 1: mask(255), 2: mask(2)}, 3, mode)
-    source = VideoFolder.folder(tmp_path)
+    source = VideoFolder(find_videos("folder", tmp_path))
     assert [set(np.unique(source.read(0, i)[1])) for i in range(3)] == [{0, 2}, {0}, {0, 2}]
 
 
@@ -173,7 +174,7 @@ def test_ids_stay_what_they_are(tmp_path):
     """An object that is alone in a mask, or enters late, keeps its number."""
     root = tmp_path / "YouTubeVOS"
     video(root / "train", "x", {0: mask(3), 5: mask(3, 1), 10: mask(1)}, 11)
-    source = VideoFolder.youtube_vos(root)
+    source = VideoFolder(find_videos("youtube-vos", root))
     assert (source.spacing, source.repeat, source.length(0)) == (5, 1, 3)
     assert [set(np.unique(source.read(0, i)[1])) for i in range(3)] == [{0, 3}, {0, 1, 3}, {0, 1}]
     assert abs(int(source.read(0, 1)[0][0, 0, 0]) - 50) < 4  # the sixth frame, not the second
@@ -221,7 +222,7 @@ def write_grey4(path: Path, ids: np.ndarray) -> None:
 def test_sparse_labels_tell_the_spacing(tmp_path):
     video(tmp_path, "a", {i: mask(1) for i in (0, 4, 8, 11)}, 12)
     video(tmp_path, "b", {i: mask(1) for i in (1, 5, 9)}, 12)
-    source = VideoFolder.folder(tmp_path)
+    source = VideoFolder(find_videos("folder", tmp_path))
     assert source.spacing == 4 and source.length(0) == 4
     assert source.files(1, 1)[0].name == "00005.jpg" and source.files(1, 1)[1].name == "00005.png"
 
@@ -229,11 +230,12 @@ def test_sparse_labels_tell_the_spacing(tmp_path):
 def test_folder_takes_its_training_list(tmp_path):
     for name in "abc":
         video(tmp_path, name, {0: mask(1), 1: mask(1)}, 2)
-    assert len(VideoFolder.folder(tmp_path)) == 3
+    assert len(VideoFolder(find_videos("folder", tmp_path))) == 3
     write_list(tmp_path / "ImageSets/train.txt", "b")
-    assert VideoFolder.folder(tmp_path).name(0) == "b" and len(VideoFolder.folder(tmp_path)) == 1
+    listed = VideoFolder(find_videos("folder", tmp_path))
+    assert listed.name(0) == "b" and len(listed) == 1
     with pytest.raises(RdejaxError, match="val.txt: no such list"):
-        VideoFolder.folder(tmp_path, "val")
+        VideoFolder(find_videos("folder", tmp_path, "val"))
 
 
 @pytest.mark.parametrize("parts", [("",), ("a", "b"), ("a/BL30K/a",)])
@@ -244,21 +246,21 @@ def test_bl30k_is_listed_when_read(tmp_path, parts):
     source = open_source(str(root) if parts != ("",) else f"bl30k:{root}")
     assert isinstance(source, VideoFolder) and source.kind == "bl30k"
     assert [source.name(i) for i in range(len(source))] == [f"{p}/v".lstrip("/") for p in parts]
-    assert not source._files and source.length(0) == 3 and len(source._files) == 1
+    assert not source._listed and source.length(0) == 3 and len(source._listed) == 1
     (root / parts[-1] / "Annotations/v/00001.png").unlink()
     (root / parts[-1] / "Annotations/v/00002.png").unlink()
     with pytest.raises(RdejaxError, match="v: 1 frames with a mask; a clip needs two"):
-        VideoFolder.bl30k(root).length(len(parts) - 1)
+        VideoFolder(find_videos("bl30k", root)).length(len(parts) - 1)
 
 
 def test_file_names_of_large_sets_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("rdejax.data.sources.videos._LISTED", 2)
     for i in range(4):
         video(tmp_path, f"v{i}", {0: mask(1), 1: mask(1)}, 2)
-    source = VideoFolder.bl30k(tmp_path)
+    source = VideoFolder(find_videos("bl30k", tmp_path))
     for i in (0, 1, 2, 3, 0):
         assert source.files(i, 1)[0].parent.name == f"v{i}"
-    assert len(source._files) == 2
+    assert len(source._listed) == 2
 
 
 def test_sequences_no_clip_can_be_cut_from(tmp_path, caplog):
@@ -281,7 +283,7 @@ def test_bad_files_are_named(tmp_path):
     video(tmp_path, "a", {0: mask(1), 1: mask(1)[:, :25], 2: mask(1), 3: mask(1)}, 4)
     (tmp_path / "JPEGImages/a/00002.jpg").write_bytes(b"\xff\xd8 no")
     (tmp_path / "Annotations/a/00003.png").unlink()
-    source = VideoFolder.folder(tmp_path)
+    source = VideoFolder(find_videos("folder", tmp_path))
     with pytest.raises(RdejaxError, match="a/00001.png: mask is 25x20, its image 30x20"):
         source.read(0, 1)
     with pytest.raises(RdejaxError, match="a/00002.jpg: cannot be read"):
@@ -291,11 +293,11 @@ def test_bad_files_are_named(tmp_path):
         source.read(0, 0)
     save(tmp_path / "JPEGImages/a/00000.png", colour(0))
     with pytest.raises(RdejaxError, match="00000.jpg is the same frame"):
-        VideoFolder.folder(tmp_path)
+        VideoFolder(find_videos("folder", tmp_path))
 
 
 def test_worker_processes_get_the_same_source(davis):
-    source = VideoFolder.davis(davis)
+    source = VideoFolder(find_videos("davis2017", davis))
     copy = pickle.loads(pickle.dumps(source))
     assert copy.name(1) == "bear" and (copy.read(1, 1)[1] == source.read(1, 1)[1]).all()
 

@@ -8,8 +8,8 @@ import pytest
 from rdejax.data.clips.from_images import make_clip
 from rdejax.data.clips.sprites import instances
 from rdejax.data.config import ClipConfig
-from rdejax.data.synthetic.images import ProceduralImages, _paste
-from rdejax.data.synthetic.outlines import Part, outline, rasterise, silhouette
+from rdejax.data.synthetic.outlines import TexturedPart, closed_curve, rasterise, silhouette
+from rdejax.data.synthetic.procedural import ProceduralImages, _paste
 from rdejax.data.synthetic.textures import PATTERNS, SIDE, Textures, palette
 from rdejax.errors import RdejaxError
 
@@ -58,7 +58,7 @@ def test_light_changes_slowly(images):
 @pytest.mark.parametrize("seed", range(30))
 def test_silhouettes_fit_their_square(seed):
     rng = np.random.default_rng(seed)
-    assert np.abs(outline(rng)).max() < 2
+    assert np.abs(closed_curve(rng)).max() < 2
     parts = silhouette(rng)
     reach = np.abs(np.concatenate([p for part in parts for p in part.solid])).max()
     assert reach == pytest.approx(1)
@@ -69,10 +69,10 @@ def test_silhouettes_fit_their_square(seed):
 
 def test_rasterised_areas_and_holes():
     square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1.0]])
-    full = rasterise(Part((0.5 * square,)), 101)
+    full = rasterise(TexturedPart((0.5 * square,)), 101)
     assert full[50, 50] == 255 and full[0, 0] == 0
     assert (full > 127).sum() == pytest.approx(48**2, rel=0.05)
-    ring = rasterise(Part((0.5 * square,), (0.25 * square,)), 101)
+    ring = rasterise(TexturedPart((0.5 * square,), (0.25 * square,)), 101)
     assert ring[50, 50] == 0 and ring[50, 30] == 255
     assert (ring > 127).sum() == pytest.approx(48**2 - 24**2, rel=0.08)
 
@@ -105,7 +105,7 @@ def test_images_depend_on_generator_and_seed_alone(images):
 def test_ids_are_where_the_objects_are():
     image, ids = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
     colour = np.full((30, 30, 3), 200, np.uint8)
-    alpha = rasterise(Part((0.8 * outline(np.random.default_rng(1)),)), 30)
+    alpha = rasterise(TexturedPart((0.8 * closed_curve(np.random.default_rng(1)),)), 30)
     for seed in range(12):
         image[:], ids[:] = 0, 0
         _paste(np.random.default_rng(seed), image, ids, (colour, alpha), 5)

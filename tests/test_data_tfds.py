@@ -14,10 +14,11 @@ from test_data_sources import H, W, colour, mask, save, video, write_list
 pytest.importorskip("tensorflow_datasets")
 
 from rdejax.data.__main__ import main
-from rdejax.data.builders.convert import convert
-from rdejax.data.check.check import check
+from rdejax.data.builders.write_tfds import write_tfds
+from rdejax.data.check.source import check_source
 from rdejax.data.sources.spec import open_source
 from rdejax.data.sources.tfds import Feature, TfdsImages, TfdsVideos, _choose, open_tfds
+from rdejax.data.sources.video_layouts import find_videos
 from rdejax.data.sources.videos import VideoFolder, VideoSource
 from rdejax.errors import RdejaxError
 
@@ -50,15 +51,16 @@ def same_videos(a: VideoSource, b: VideoSource) -> bool:
 
 
 def test_videos_come_back_as_they_were(videos, tmp_path):
-    folder = convert([f"folder:{videos}", f"folder:{videos}@test-dev"], tmp_path / "out")
+    folder = write_tfds([f"folder:{videos}", f"folder:{videos}@test-dev"], tmp_path / "out")
     assert folder == tmp_path / "out/videos/1.0.0"
     train, test = open_source(f"tfds:{folder}"), open_source(f"tfds:{folder}@test_dev")
     assert isinstance(train, TfdsVideos) and isinstance(train, VideoSource)
-    assert train.spacing == VideoFolder.folder(videos).spacing == 3 and train.repeat == 1
+    source = VideoFolder(find_videos("folder", videos))
+    assert train.spacing == source.spacing == 3 and train.repeat == 1
     assert [train.length(i) for i in range(2)] == [2, 3]
     assert isinstance(test, TfdsVideos)
-    assert same_videos(VideoFolder.folder(videos), train)
-    assert same_videos(VideoFolder.folder(videos, "test-dev"), test)
+    assert same_videos(source, train)
+    assert same_videos(VideoFolder(find_videos("folder", videos, "test-dev")), test)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [folder.parent.name]
     by_name = open_source(f"tfds:{folder.parent.name}?data_dir={tmp_path / 'out'}")
     assert isinstance(by_name, TfdsVideos) and same_videos(train, by_name)
@@ -67,14 +69,14 @@ def test_videos_come_back_as_they_were(videos, tmp_path):
 
 
 def test_jpeg_files_are_kept_byte_for_byte(videos, tmp_path):
-    source = open_source(f"tfds:{convert([str(videos)], tmp_path / 'out')}")
+    source = open_source(f"tfds:{write_tfds([str(videos)], tmp_path / 'out')}")
     assert isinstance(source, TfdsVideos)
     stored = source.records.images(1, "video/frames")[2]
     assert stored == (videos / "JPEGImages/ant/00006.jpg").read_bytes()
 
 
 def test_worker_processes_open_the_records_again(videos, tmp_path):
-    source = open_source(f"tfds:{convert([str(videos)], tmp_path / 'out')}")
+    source = open_source(f"tfds:{write_tfds([str(videos)], tmp_path / 'out')}")
     assert isinstance(source, TfdsVideos)
     source.read(0, 0)
     packed = pickle.dumps(source)
@@ -87,24 +89,24 @@ def test_ids_void_and_merged_objects(tmp_path):
     write_list(root / "ImageSets/2016/train.txt", "a")
     for kind in ("davis2016", "folder"):
         before = open_source(f"{kind}:{root}")
-        after = open_source(f"tfds:{convert([f'{kind}:{root}'], tmp_path / kind)}")
+        after = open_source(f"tfds:{write_tfds([f'{kind}:{root}'], tmp_path / kind)}")
         assert isinstance(before, VideoFolder) and isinstance(after, TfdsVideos)
         assert same_videos(before, after) and after.repeat == before.repeat
 
 
 def test_sets_of_other_makers_have_no_notes(videos, tmp_path):
     """TFDS's own `davis` has these features and no metadata: names and lengths are in records."""
-    folder = convert([str(videos)], tmp_path / "out", name="plain")
+    folder = write_tfds([str(videos)], tmp_path / "out", name="plain")
     (folder / "metadata.json").unlink()
     source = open_source(f"tfds:{folder}")
     assert isinstance(source, TfdsVideos) and source.spacing == 1
     assert [source.name(i) for i in range(2)] == ["deer", "ant"] and source.length(1) == 3
-    assert same_videos(VideoFolder.folder(videos), source)
+    assert same_videos(VideoFolder(find_videos("folder", videos)), source)
 
 
 def test_black_and_white_masks_of_other_makers(tmp_path):
     """Ours hold ids; those of others may hold 0 and 255."""
-    from rdejax.data.builders import builder_classes
+    from rdejax.data.builders.tfds_builders import video_builder
 
     def png(pixels: np.ndarray) -> bytes:
         return save(tmp_path / "x.png", pixels).read_bytes()
@@ -122,9 +124,9 @@ def test_black_and_white_masks_of_other_makers(tmp_path):
         ("binary", [mask(255), mask(), mask(255)], {0, 1}),
         ("ids", [mask(4, 255), mask(4), mask(255)], {0}),
     ):
-        make = builder_classes.named(builder_classes.Videos, name)
-        splits = {"train": lambda masks=masks: examples(masks)}
-        make(data_dir=str(tmp_path / "out"), splits=splits).download_and_prepare()
+        video_builder(
+            name, str(tmp_path / "out"), {"train": examples(masks)}
+        ).download_and_prepare()
         source = open_source(f"tfds:{name}?data_dir={tmp_path / 'out'}")
         assert isinstance(source, TfdsVideos) and set(np.unique(source.read(0, 2)[1])) == last
 
@@ -138,49 +140,51 @@ def static_images(root: Path) -> Path:
 
 def test_static_images_come_back_as_they_were(tmp_path):
     before = open_source(str(static_images(tmp_path / "Some Set")))
-    folder = convert([str(tmp_path / "Some Set")], tmp_path / "out")
+    folder = write_tfds([str(tmp_path / "Some Set")], tmp_path / "out")
     assert folder == tmp_path / "out/some_set/1.0.0"
     after = open_source(f"tfds:{folder}")
     assert isinstance(after, TfdsImages) and len(after) == 5
     for i in range(5):
         for x, y in zip(before[i], after[i], strict=True):
             assert (x == y).all()
-    assert not check(f"tfds:{folder}").problems and check(f"tfds:{folder}").objects[5] == 1
+    findings = check_source(f"tfds:{folder}")
+    assert not findings.problems and findings.objects[5] == 1
     with pytest.raises(RdejaxError, match="already there"):
-        convert([str(tmp_path / "Some Set")], tmp_path / "out")
+        write_tfds([str(tmp_path / "Some Set")], tmp_path / "out")
 
 
 def test_bad_files_stop_or_are_left_out(videos, tmp_path, caplog):
     (videos / "JPEGImages/deer/00003.jpg").write_bytes(b"no")
     with pytest.raises(RdejaxError, match="00003.jpg: cannot be read"):
-        convert([str(videos)], tmp_path / "out")
+        write_tfds([str(videos)], tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.array_record*"))  # whole or not there
     with caplog.at_level(logging.WARNING):
-        folder = convert([str(videos)], tmp_path / "out", skip_bad=True)
+        folder = write_tfds([str(videos)], tmp_path / "out", skip_bad=True)
     assert "00003.jpg" in caplog.text
     source = open_source(f"tfds:{folder}")
     assert isinstance(source, TfdsVideos) and len(source) == 1 and source.name(0) == "ant"
     images = static_images(tmp_path / "still")
     save(images / "masks/2.png", mask())
     with pytest.raises(RdejaxError, match="2.png: mask holds no object"):
-        convert([str(images)], tmp_path / "out")
-    assert len(open_source(f"tfds:{convert([str(images)], tmp_path / 'out', skip_bad=True)}")) == 4
+        write_tfds([str(images)], tmp_path / "out")
+    folder = write_tfds([str(images)], tmp_path / "out", skip_bad=True)
+    assert len(open_source(f"tfds:{folder}")) == 4
 
 
 def test_what_does_not_fit_together(videos, tmp_path):
     images = static_images(tmp_path / "still")
     with pytest.raises(RdejaxError, match="do not fit one data set"):
-        convert([str(videos), f"static:{tmp_path}@still"], tmp_path / "out")
+        write_tfds([str(videos), f"static:{tmp_path}@still"], tmp_path / "out")
     with pytest.raises(RdejaxError, match="is the split 'train' already"):
-        convert([str(videos), str(videos)], tmp_path / "out")
+        write_tfds([str(videos), str(videos)], tmp_path / "out")
     with pytest.raises(RdejaxError, match="name 'My Set': give lower-case"):
-        convert([str(images)], tmp_path / "out", name="My Set")
+        write_tfds([str(images)], tmp_path / "out", name="My Set")
     with pytest.raises(RdejaxError, match="nothing to convert"):
-        convert([], tmp_path / "out")
+        write_tfds([], tmp_path / "out")
 
 
 def test_names_are_helped_with(videos, tmp_path):
-    folder = convert([str(videos)], tmp_path / "out")
+    folder = write_tfds([str(videos)], tmp_path / "out")
     with pytest.raises(RdejaxError, match="no data set 'davsi'; near names: .*davis"):
         open_source("tfds:davsi/480p")
     with pytest.raises(RdejaxError, match="no configuration '481p'; choose one of 480p, full_res"):
@@ -196,14 +200,14 @@ def test_names_are_helped_with(videos, tmp_path):
 
 
 def test_broken_records_are_named(videos, tmp_path):
-    folder = convert([str(videos)], tmp_path / "out")
+    folder = write_tfds([str(videos)], tmp_path / "out")
     source = open_source(f"tfds:{folder}")
     path = next(folder.glob("*.array_record*"))
     path.write_bytes(path.read_bytes()[:300])
     assert isinstance(source, TfdsVideos)
     with pytest.raises(RdejaxError, match="train record 0: cannot be read"):
         source.read(0, 0)
-    report = check(f"tfds:{folder}")
+    report = check_source(f"tfds:{folder}")
     assert report.problems and "cannot be read" in report.problems[0].text
 
 
@@ -231,7 +235,7 @@ def test_upright_images_survive(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(colour(9)).save(path, exif=exif)
         save(tmp_path / f"v/Annotations/a/{i}.png", np.ones((W, H), np.uint8))
-    source = open_source(f"tfds:{convert([str(tmp_path / 'v')], tmp_path / 'out')}")
+    source = open_source(f"tfds:{write_tfds([str(tmp_path / 'v')], tmp_path / 'out')}")
     assert isinstance(source, TfdsVideos) and source.read(0, 0)[0].shape == (W, H, 3)
     assert source.records.images(0, "video/frames")[0][1:4] == b"PNG"
 

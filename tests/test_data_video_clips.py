@@ -12,8 +12,8 @@ from helpers_videos import FakeVideos, same, seen
 from rdejax.data.clips.augment import (
     FILL,
     affine,
-    chain,
     change_colour,
+    compose_colours,
     crop,
     draw_affine,
     draw_colour,
@@ -194,7 +194,7 @@ def test_colours_are_chained_without_rounding():
     first, second = change_colour(1.1, 0.9, 1.2, 0.1), change_colour(0.95, 1.05, 0.8)
     colour = np.array([90.0, 120.0, 60.0])
     expected = second @ [*(first @ [*colour, 1.0]), 1.0]
-    np.testing.assert_allclose(chain(first, second) @ [*colour, 1.0], expected)
+    np.testing.assert_allclose(compose_colours(first, second) @ [*colour, 1.0], expected)
     np.testing.assert_allclose(change_colour(), np.eye(3, 4), atol=1e-12)
     np.testing.assert_allclose(change_colour(brightness=2.0) @ [10, 20, 30, 1], [20, 40, 60])
 

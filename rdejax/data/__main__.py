@@ -12,8 +12,8 @@ from rich import progress
 from rich.console import Console
 
 from rdejax.cli import cli_errors
-from rdejax.data.check.check import check
-from rdejax.data.check.findings import show
+from rdejax.data.check.findings import Findings, show
+from rdejax.data.check.source import check_source
 from rdejax.errors import RdejaxError
 from rdejax.files import write_json
 
@@ -87,32 +87,29 @@ def _need_some(specs: tuple[str, ...]) -> None:
 
 
 def _check(args: Check) -> None:
-    reports = []
     with cli_errors():
         _need_some(args.specs)
-        for spec in args.specs:
-            with _bar() as bar:
-                task = bar.add_task(spec, total=None)
-
-                def advance(
-                    done: int,
-                    total: int,
-                    bar: progress.Progress = bar,
-                    task: progress.TaskID = task,
-                ) -> None:
-                    bar.update(task, completed=done, total=total)
-
-                report = check(spec, quick=args.quick, threads=args.threads, advance=advance)
-            show(report, args.limit, Console())
-            reports.append(report)
+        found = [_check_one(spec, args) for spec in args.specs]
         if args.json is not None:
-            write_json(args.json, [report.as_dict() for report in reports])
-    if any(report.problems for report in reports):
+            write_json(args.json, [findings.as_dict() for findings in found])
+    if any(findings.problems for findings in found):
         raise SystemExit(1)
 
 
+def _check_one(spec: str, args: Check) -> Findings:
+    with _bar() as bar:
+        task = bar.add_task(spec, total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        findings = check_source(spec, quick=args.quick, threads=args.threads, advance=advance)
+    show(findings, args.limit, Console())
+    return findings
+
+
 def _convert(args: Convert) -> None:
-    from rdejax.data.builders.convert import convert
+    from rdejax.data.builders.write_tfds import write_tfds
 
     with cli_errors(), _bar() as bar:
         _need_some(args.specs)
@@ -121,7 +118,7 @@ def _convert(args: Convert) -> None:
             task = bar.add_task(title, total=total)
             return lambda: bar.advance(task)
 
-        folder = convert(
+        folder = write_tfds(
             args.specs,
             args.output,
             name=args.name,

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import grain
@@ -16,12 +15,10 @@ from rdejax.data.clips.from_videos import NoObjectError, make_video_clip
 from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.data.sources.frame_cache import FrameCache
 from rdejax.data.sources.images import StaticImages
+from rdejax.data.sources.spec import Source, open_source
 from rdejax.data.sources.videos import VideoSource
-from rdejax.data.synthetic.images import ProceduralImages
+from rdejax.data.synthetic.procedural import ProceduralImages
 from rdejax.errors import RdejaxError
-
-if TYPE_CHECKING:
-    from rdejax.data.sources.spec import Source
 
 _log = logging.getLogger(__name__)
 _ENDLESS = 1 << 40
@@ -44,8 +41,7 @@ class Sampler:
         self, sources: Sequence[StaticImages], weights: Sequence[float], *, skip_bad: bool = False
     ):
         self.sources, self.shares = list(sources), _shares(weights)
-        self.skip_bad = skip_bad
-        self._told: set[str] = set()
+        self._told: set[str] | None = set() if skip_bad else None
 
     def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A random image uint8 [H, W, 3] and its id mask uint8 [H, W].
@@ -58,7 +54,7 @@ class Sampler:
             source = self.sources[rng.choice(len(self.sources), p=self.shares)]
             return source[int(rng.integers(len(source)))]
 
-        return _persist(read, self._told) if self.skip_bad else read()
+        return _retry(read, self._told)
 
 
 class VideoClips:
@@ -74,8 +70,8 @@ class VideoClips:
     def __init__(
         self, source: VideoSource, clip: ClipConfig, video: VideoConfig, *, skip_bad: bool = False
     ):
-        self.source, self.clip, self.video, self.skip_bad = source, clip, video, skip_bad
-        self._told: set[str] = set()
+        self.source, self.clip, self.video = source, clip, video
+        self._told: set[str] | None = set() if skip_bad else None
 
     def __call__(self, rng: np.random.Generator, progress: float) -> Clip:
         """A random clip at a share of the run."""
@@ -83,29 +79,31 @@ class VideoClips:
         def make() -> Clip:
             return make_video_clip(rng, self.source, self.clip, self.video, progress)
 
-        return _persist(make, self._told) if self.skip_bad else make()
+        return _retry(make, self._told)
 
 
-def _persist(attempt: Callable, told: set[str]):
+def _retry(attempt: Callable, told: set[str] | None):
     """The first result of `attempt` that is no error; each error is logged once.
+
+    Args:
+      attempt: what is tried.
+      told: errors that were logged before; None: no error is skipped.
 
     Raises:
       RdejaxError: too many errors in a row, or one that is not about a file.
     """
-    for remaining in range(_BAD_IN_A_ROW - 1, -1, -1):
+    last = None
+    for _ in range(_BAD_IN_A_ROW):
         try:
             return attempt()
-        except NoObjectError:
-            raise
         except RdejaxError as error:
-            if not remaining:
-                raise RdejaxError(
-                    f"{_BAD_IN_A_ROW} unusable files in a row; the last: {error}"
-                ) from None
+            if told is None or isinstance(error, NoObjectError):
+                raise
             if str(error) not in told:
                 told.add(str(error))
                 _log.warning("skipped: %s", error)
-    raise AssertionError("unreachable")
+            last = error
+    raise RdejaxError(f"{_BAD_IN_A_ROW} unusable files in a row; the last: {last}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _from_images(draw, clip: ClipConfig, rng: np.random.Generator, progress: flo
 
 
 def make_mixture(
-    sources: Sequence["Source"],
+    sources: Sequence[Source],
     weights: Sequence[float],
     clip: ClipConfig,
     video: VideoConfig,
@@ -166,7 +164,7 @@ def make_mixture(
     return Mixture(makers, _shares(total))
 
 
-def sizes(sources: Sequence["Source"]) -> list[float]:
+def sizes(sources: Sequence[Source]) -> list[float]:
     """Weights by size: images, or sequences times `repeat`.
 
     Procedural images, which have no number, count as much as the others do on average.
@@ -222,7 +220,7 @@ class ClipMaker:
 
 
 def clip_loader(
-    specs: Sequence["str | Source"],
+    specs: Sequence[str | Source],
     weights: Sequence[float],
     clip: ClipConfig,
     *,
@@ -267,8 +265,6 @@ def clip_loader(
         raise RdejaxError(
             f"workers={workers}, seed={seed}, step={start_step}: give no negative number"
         )
-    from rdejax.data.sources.spec import open_source
-
     sources = [open_source(s, skip_bad=skip_bad) if isinstance(s, str) else s for s in specs]
     given = [*weights] or sizes(sources)
     _shares(given)
@@ -277,8 +273,13 @@ def clip_loader(
         source.share_memory(len(static) * max(1, workers))
     mixture = make_mixture(sources, given, clip, video, skip_bad=skip_bad)
     share = batch_size // shard[1]
-    maker = ClipMaker(mixture, share, shard[0] * share, seed, start_step, steps)
-    batches = grain.MapDataset.range(_ENDLESS).map(maker).batch(share)
+    return _batches(
+        ClipMaker(mixture, share, shard[0] * share, seed, start_step, steps), threads, workers
+    )
+
+
+def _batches(maker: ClipMaker, threads: int, workers: int) -> Iterator[Clip]:
+    batches = grain.MapDataset.range(_ENDLESS).map(maker).batch(maker.share)
     # A thread makes a whole batch, so fewer than there are threads would leave some idle.
     ahead = max(threads, 4 // max(1, workers))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

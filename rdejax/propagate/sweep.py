@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.registry import rule_settings
+from rdejax.models import System
 from rdejax.models.matching import Matching
 from rdejax.models.protocol import State
 from rdejax.models.registry import outline
@@ -25,7 +26,7 @@ _BLOCKS = 4  # blocks of frames per compiled call
 
 
 def sweep_settings(
-    model: Matching,
+    model: System,
     frames: np.ndarray,
     first_mask: np.ndarray,
     *,
@@ -53,6 +54,8 @@ def sweep_settings(
       RdejaxError: no objects, a setting that the rule lacks or that is not continuous, or unequal
         numbers of values.
     """
+    if not isinstance(model, Matching):
+        raise RdejaxError(f"settings of {model.name!r} cannot be swept over: it has no memory rule")
     settings = {name: jnp.asarray(v, jnp.float32) for name, v in values.items()}
     _check(model, values)
     frames = ids.checked_frames(frames, None)

@@ -8,7 +8,7 @@ import jax
 from rdejax.data.loader import sizes
 from rdejax.data.sources.spec import Source
 from rdejax.data.sources.videos import VideoSource
-from rdejax.data.synthetic.images import ProceduralImages
+from rdejax.data.synthetic.procedural import ProceduralImages
 from rdejax.models import System
 from rdejax.train.config import TrainConfig
 from rdejax.train.step import TrainState

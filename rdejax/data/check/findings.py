@@ -24,7 +24,7 @@ class Finding:
 
 
 @dataclasses.dataclass
-class Report:
+class Findings:
     """What was found in one source, or in a part of one.
 
     Attributes:
@@ -49,7 +49,7 @@ class Report:
     problems: list[Finding] = dataclasses.field(default_factory=list)
     remarks: list[Finding] = dataclasses.field(default_factory=list)
 
-    def add(self, other: "Report") -> None:
+    def add(self, other: "Findings") -> None:
         """Takes another part's findings in."""
         for name in ("counts", "sizes", "objects", "modes"):
             getattr(self, name).update(getattr(other, name))
@@ -79,36 +79,36 @@ class Report:
         }
 
 
-def show(report: Report, limit: int, console: Console) -> None:
-    """Prints a report; of each kind of finding `limit` with their sentences."""
-    console.print(f"[bold]{escape(report.spec)}[/bold]: {escape(report.kind)}", soft_wrap=True)
+def show(findings: Findings, limit: int, console: Console) -> None:
+    """Prints them; of each kind of finding `limit` with their sentences."""
+    console.print(f"[bold]{escape(findings.spec)}[/bold]: {escape(findings.kind)}", soft_wrap=True)
     for title, text in (
-        ("holds", ", ".join(f"{n} {name}" for name, n in report.counts.items())),
-        ("sizes", _sizes(report)),
-        ("objects", ", ".join(f"{o} in {n}" for o, n in sorted(report.objects.items()))),
-        ("masks", ", ".join(f"{n} of mode {mode}" for mode, n in report.modes.most_common())),
+        ("holds", ", ".join(f"{n} {name}" for name, n in findings.counts.items())),
+        ("sizes", _sizes(findings)),
+        ("objects", ", ".join(f"{o} in {n}" for o, n in sorted(findings.objects.items()))),
+        ("masks", ", ".join(f"{n} of mode {mode}" for mode, n in findings.modes.most_common())),
     ):
         if text:
             console.print(f"  {title:8s}{escape(text)}", soft_wrap=True)
-    _show_findings(report.remarks, "yellow", limit, console)
-    _show_findings(report.problems, "red", limit, console)
-    if not report.problems:
+    _show_groups(findings.remarks, "yellow", limit, console)
+    _show_groups(findings.problems, "red", limit, console)
+    if not findings.problems:
         console.print("  [green]no problem found[/green]")
 
 
-def _sizes(report: Report) -> str:
-    if len(report.sizes) <= 3:
-        return ", ".join(f"{w}x{h}" for (w, h), _ in report.sizes.most_common())
-    (width, height), often = report.sizes.most_common(1)[0]
-    small = min(report.sizes, key=lambda size: size[0] * size[1])
-    large = max(report.sizes, key=lambda size: size[0] * size[1])
+def _sizes(findings: Findings) -> str:
+    if len(findings.sizes) <= 3:
+        return ", ".join(f"{w}x{h}" for (w, h), _ in findings.sizes.most_common())
+    (width, height), often = findings.sizes.most_common(1)[0]
+    small = min(findings.sizes, key=lambda size: size[0] * size[1])
+    large = max(findings.sizes, key=lambda size: size[0] * size[1])
     return (
-        f"{len(report.sizes)} sizes from {small[0]}x{small[1]} to {large[0]}x{large[1]}, "
+        f"{len(findings.sizes)} sizes from {small[0]}x{small[1]} to {large[0]}x{large[1]}, "
         f"most often {width}x{height} ({often} times)"
     )
 
 
-def _show_findings(findings: list[Finding], colour: str, limit: int, console: Console) -> None:
+def _show_groups(findings: list[Finding], colour: str, limit: int, console: Console) -> None:
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
         groups.setdefault(finding.problem, []).append(finding)

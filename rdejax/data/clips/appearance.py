@@ -42,7 +42,7 @@ def line_kernel(length: float, angle: float) -> Float[np.ndarray, "k k"]:
     return kernel / kernel.sum()
 
 
-def jpeg(frame: UInt8[np.ndarray, "h w 3"], quality: int) -> UInt8[np.ndarray, "h w 3"]:
+def jpeg_artefacts(frame: UInt8[np.ndarray, "h w 3"], quality: int) -> UInt8[np.ndarray, "h w 3"]:
     """The frame after JPEG compression; quality 1..100."""
     bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
     data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
@@ -112,4 +112,4 @@ class Appearance:
             shift = rng.integers(0, len(self.noise), 2)
             noise = np.roll(self.noise, tuple(shift), (0, 1))
             frame = cv2.add(frame, noise, dtype=cv2.CV_8U)
-        return jpeg(frame, self.quality) if self.quality else frame
+        return jpeg_artefacts(frame, self.quality) if self.quality else frame

@@ -192,7 +192,7 @@ def change_colour(
     return brightness * colour_matrix(contrast, saturation, hue)
 
 
-def chain(first: Colour, second: Colour) -> Colour:
+def compose_colours(first: Colour, second: Colour) -> Colour:
     """One map after the other, without rounding and clipping between them."""
     whole = np.concatenate([first, [[0.0, 0.0, 0.0, 1.0]]])
     return second @ whole

@@ -8,8 +8,8 @@ from jaxtyping import UInt8
 
 from rdejax.data.batch import Clip
 from rdejax.data.clips.appearance import Appearance
-from rdejax.data.clips.perturb import perturb_mask
-from rdejax.data.clips.sprites import Backdrop, Sprite, instances
+from rdejax.data.clips.perturb import perturb_objects
+from rdejax.data.clips.sprites import Background, Sprite, instances
 from rdejax.data.config import ClipConfig
 from rdejax.errors import RdejaxError
 
@@ -50,7 +50,7 @@ def _cut(rng: np.random.Generator, draw: Draw) -> Sample:
 
 def _layers(
     rng: np.random.Generator, draw: Draw, config: ClipConfig
-) -> tuple[Backdrop, list[Sprite]]:
+) -> tuple[Background, list[Sprite]]:
     """A background, perhaps with labelled objects of its own, and sprites from back to front."""
     wanted = 1 + sum(rng.random() < config.second_object for _ in range(config.objects - 1))
     labelled: list[Sample] = []
@@ -60,7 +60,7 @@ def _layers(
         found = instances(ids, config.min_area)
         own = [int(v) for v in rng.permutation(found)[:wanted]]
         labelled += [(image, (ids == value).astype(np.uint8)) for value in own]
-    backdrop = Backdrop(rng, image, [mask for _, mask in labelled], config)
+    background = Background(rng, image, [mask for _, mask in labelled], config)
     sprites: list[Sprite] = []
     for label in range(len(own) + 1, wanted + 1):
         labelled.append(_cut(rng, draw))
@@ -72,17 +72,17 @@ def _layers(
             sprites.append(Sprite(rng, *cut, 0, config))
     # Who is in front is chance, but what is to be followed is rarely hidden from the start.
     depth = [rng.random() + _IN_FRONT * (sprite.label > 0) for sprite in sprites]
-    return backdrop, [sprites[i] for i in np.argsort(depth)]
+    return background, [sprites[i] for i in np.argsort(depth)]
 
 
 def _render(
-    rng: np.random.Generator, backdrop: Backdrop, sprites: list[Sprite], config: ClipConfig
+    rng: np.random.Generator, background: Background, sprites: list[Sprite], config: ClipConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     t, s = config.frames, config.size
     frames, labels = np.zeros((t, s, s, 3), np.uint8), np.zeros((t, s, s), np.uint8)
     look = Appearance(rng, config)
     for i in range(t):
-        for layer in (backdrop, *sprites):
+        for layer in (background, *sprites):
             if i:
                 layer.step(i)
             layer.draw(frames[i], labels[i])
@@ -142,8 +142,5 @@ def make_clip(rng: np.random.Generator, draw: Draw, config: ClipConfig) -> Clip:
             f"{_TRIES} clips in a row show no object of {100 * config.min_area:g} % of their first "
             "frame; lower clip.min_area or raise clip.smallest"
         )
-    masks = [
-        perturb_mask(rng, (labels[0] == o + 1).astype(np.uint8), config.perturb)
-        for o in range(config.objects)
-    ]
-    return Clip(frames, labels, np.stack(masks), valid)
+    perturbed = perturb_objects(rng, labels[0], config.objects, config.perturb)
+    return Clip(frames, labels, perturbed, valid)

@@ -6,7 +6,7 @@ from jaxtyping import Int, UInt8
 
 from rdejax.data.batch import Clip
 from rdejax.data.clips.augment import (
-    chain,
+    compose_colours,
     draw_affine,
     draw_colour,
     draw_crop,
@@ -18,9 +18,9 @@ from rdejax.data.clips.augment import (
     warp_labels,
 )
 from rdejax.data.clips.curriculum import max_gap
-from rdejax.data.clips.perturb import perturb_mask
+from rdejax.data.clips.perturb import perturb_objects
 from rdejax.data.config import ClipConfig, VideoConfig
-from rdejax.data.sources.videos import VideoSource
+from rdejax.data.sources.videos import VideoSource, too_short
 from rdejax.errors import RdejaxError
 
 _SEQUENCES = 10  # sequences tried before none with a usable object is an error
@@ -127,7 +127,7 @@ def _try(
     gap = max_gap(progress, video.gaps, video.phases, source.spacing)
     length = source.length(index)
     if length < 2:
-        raise RdejaxError(f"{source.name(index)}: {length} frames with a mask; a clip needs two")
+        raise too_short(source.name(index), length)
     chosen = [int(f) for f in draw_frames(rng, length, clip.frames, gap, video.reverse)]
     read = {chosen[0]: reduce_shortest(*source.read(index, chosen[0]), video.shortest)}
     ids = read[chosen[0]][1]
@@ -186,13 +186,9 @@ def _finish(
     if not video.on_device:
         common = draw_colour(rng, video)
         for frame in frames:
-            frame[:] = cv2.transform(frame, chain(common, draw_frame_colour(rng, video)))
+            frame[:] = cv2.transform(frame, compose_colours(common, draw_frame_colour(rng, video)))
     slots = np.zeros(256, np.uint8)
     slots[objects] = np.arange(1, len(objects) + 1)
     labels = slots[labels]
-    masks = [
-        perturb_mask(rng, (labels[0] == o + 1).astype(np.uint8), clip.perturb)
-        for o in range(clip.objects)
-    ]
-    valid = np.arange(clip.objects) < len(objects)
-    return Clip(frames, labels, np.stack(masks), valid)
+    perturbed = perturb_objects(rng, labels[0], clip.objects, clip.perturb)
+    return Clip(frames, labels, perturbed, np.arange(clip.objects) < len(objects))

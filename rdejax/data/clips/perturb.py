@@ -64,3 +64,11 @@ def perturb_mask(
         elif score < target:
             break
     return out
+
+
+def perturb_objects(
+    rng: np.random.Generator, labels: UInt8[np.ndarray, "h w"], objects: int, lowest: float
+) -> UInt8[np.ndarray, "o h w"]:
+    """`perturb_mask` of the masks of the labels 1 to `objects`, in their order."""
+    masks = [(labels == label).astype(np.uint8) for label in range(1, objects + 1)]
+    return np.stack([perturb_mask(rng, mask, lowest) for mask in masks])

@@ -30,7 +30,7 @@ def _brighten(image: np.ndarray, factor: float) -> np.ndarray:
     return cv2.convertScaleAbs(image, alpha=factor)
 
 
-class Backdrop:
+class Background:
     """An image that fills the frame and moves as a whole, as if the camera did.
 
     Args:

@@ -3,10 +3,11 @@
 import abc
 from pathlib import Path
 
+import cachetools
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 
+from rdejax.data.sources.cache import Frame, frame_cache
 from rdejax.data.sources.decoding import read_rgb, same_size
 from rdejax.data.sources.image_pairs import find_pairs
 from rdejax.errors import BadFile
@@ -16,22 +17,20 @@ from rdejax.io.masks import STATIC_IMAGE, read_mask
 class StaticImages(abc.ABC):
     """Images and their id masks, by index; a Grain `RandomAccessDataSource`.
 
-    What has been read is kept decoded, so that after the first pass an item costs nothing.
+    What was read last is kept decoded. A copy that is sent to another process is sent empty.
 
     Args:
       longest: longer sides above this are reduced, in pixels.
       keep_megabytes: bound on the memory for decoded images; the rest is read every time.
     """
 
-    def __init__(self, *, longest: int = 480, keep_megabytes: int = 1024):
+    def __init__(self, *, longest: int = 480, keep_megabytes: float = 1024):
         self.longest = longest
-        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        # By number, for the largest an item can be: no count of bytes for threads to disagree on.
-        self._keep = keep_megabytes * 1_000_000 // (4 * longest * longest)
+        self._kept = frame_cache(keep_megabytes)
 
     def share_memory(self, parts: int) -> None:
-        """Keeps a `parts`-th of the images that it would: for several sources or processes."""
-        self._keep //= max(1, parts)
+        """Takes a `parts`-th of the memory that it would: for several sources or processes."""
+        self._kept = frame_cache(self._kept.maxsize / 1e6 / max(1, parts))
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -41,32 +40,29 @@ class StaticImages(abc.ABC):
         """What the mask is called in errors."""
 
     @abc.abstractmethod
-    def load(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    def load(self, index: int) -> Frame:
         """Image, RGB, and id mask as stored; neither reduced nor kept.
 
         Raises:
           RdejaxError: a file that cannot be read, or a mask of another size.
         """
 
-    def __getitem__(
-        self, index: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    def __getitem__(self, index: int) -> Frame:
         """Image, RGB, and id mask; both are read-only.
 
         Raises:
           RdejaxError: a file that cannot be read, a mask of another size, or one without an object.
         """
-        kept = self._cache.get(index)
-        if kept is not None:
-            return kept
+        return self._prepared(int(index))
+
+    @cachetools.cachedmethod(lambda self: self._kept, lock=lambda self: self._kept.lock)
+    def _prepared(self, index: int) -> Frame:
         item = _reduce(*self.load(index), self.longest)
         if not item[1].any():
             raise BadFile(
                 f"{self.name(index)}: mask holds no object; leave this image and its mask out",
                 "empty mask",
             )
-        if len(self._cache) < self._keep:
-            self._cache[index] = item
         return item
 
 
@@ -92,7 +88,7 @@ class StaticFolder(StaticImages):
         *,
         split: str | None = None,
         longest: int = 480,
-        keep_megabytes: int = 1024,
+        keep_megabytes: float = 1024,
     ):
         super().__init__(longest=longest, keep_megabytes=keep_megabytes)
         self.root = Path(root)
@@ -105,7 +101,7 @@ class StaticFolder(StaticImages):
         """The mask's path."""
         return str(self.pairs[index][1])
 
-    def load(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    def load(self, index: int) -> Frame:
         """See `StaticImages.load`."""
         image_path, mask_path = self.pairs[index]
         # Masks of static images were drawn over the pixels as stored.
@@ -117,7 +113,7 @@ class StaticFolder(StaticImages):
         return f"StaticFolder({str(self.root)!r}, images={len(self)})"
 
 
-def _reduce(image: np.ndarray, ids: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+def _reduce(image: np.ndarray, ids: np.ndarray, longest: int) -> Frame:
     scale = longest / max(ids.shape)
     if scale < 1:
         size = (max(1, round(ids.shape[1] * scale)), max(1, round(ids.shape[0] * scale)))

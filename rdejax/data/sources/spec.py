@@ -3,19 +3,16 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
 
 from rdejax.data.sources.images import StaticFolder, StaticImages
 from rdejax.data.sources.video_layouts import VIDEO_KINDS, find_videos, recognise_videos
 from rdejax.data.sources.videos import VideoFolder, VideoSource
+from rdejax.data.synthetic.procedural import ProceduralImages
 from rdejax.errors import RdejaxError
-
-if TYPE_CHECKING:
-    from rdejax.data.synthetic.images import ProceduralImages
 
 KINDS = ("static", *VIDEO_KINDS, "tfds", "synthetic")
 
-Source = Union[StaticImages, VideoSource, "ProceduralImages"]
+Source = StaticImages | VideoSource | ProceduralImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +71,6 @@ def open_source(spec: str, skip_bad: bool = False) -> Source:
     """
     parsed = parse(spec)
     if parsed.kind == "synthetic":
-        from rdejax.data.synthetic.images import ProceduralImages
-
         return ProceduralImages()
     if parsed.kind == "tfds":
         from rdejax.data.sources.tfds import open_tfds

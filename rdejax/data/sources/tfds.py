@@ -2,14 +2,12 @@
 
 import contextlib
 import difflib
-import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 
+from rdejax.data.sources.cache import Frame, LockedCache
 from rdejax.data.sources.decoding import read_rgb, same_size
 from rdejax.data.sources.images import StaticImages
 from rdejax.data.sources.videos import all_void_only, too_short
@@ -64,19 +62,11 @@ class Records:
 
     def __init__(self, directory: str, split: str, size: int):
         self.directory, self.split, self._size = directory, split, size
-        self._open()
-
-    def _open(self) -> None:
-        self._lock = threading.Lock()
         self._raw: Any = None
-        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._kept = LockedCache(_KEPT)
 
-    def __getstate__(self) -> tuple[str, str, int]:
-        return self.directory, self.split, self._size
-
-    def __setstate__(self, state: tuple[str, str, int]) -> None:
-        self.directory, self.split, self._size = state
-        self._open()
+    def __reduce__(self):
+        return Records, (self.directory, self.split, self._size)
 
     def __len__(self) -> int:
         return self._size
@@ -87,16 +77,10 @@ class Records:
         Raises:
           RdejaxError: a record that cannot be read.
         """
-        with self._lock:
-            kept = self._kept.get(index)
-            if kept is not None:
-                self._kept.move_to_end(index)
-                return kept
-            features = self._read(index)
-            self._kept[index] = features
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-            return features
+        with self._kept.lock:  # reading too: the threads of a clip want the same large record
+            if index not in self._kept:
+                self._kept[index] = self._read(index)
+            return self._kept[index]
 
     def images(self, index: int, key: str) -> Any:
         """The encoded images of a feature of a record, a sequence of bytes."""
@@ -192,9 +176,7 @@ class TfdsVideos:
             raise too_short(self.records.name(record), self._lengths[record])
         return self._lengths[record]
 
-    def read(
-        self, index: int, frame: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    def read(self, index: int, frame: int) -> Frame:
         """See `rdejax.data.sources.videos.VideoSource.read`."""
         record = self._good[index]
         name = f"{self.records.name(record)}, frame {frame}"
@@ -241,7 +223,7 @@ class TfdsImages(StaticImages):
         """Data set, split and number."""
         return self.records.name(index)
 
-    def load(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    def load(self, index: int) -> Frame:
         """See `StaticImages.load`."""
         name = self.name(index)
         image = read_rgb(self.records.images(index, self._image)[0], name, upright=False)

@@ -11,7 +11,7 @@ _BL30K_DEPTH = 3  # the published archives unpack to folders within folders
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class SequenceFolders:
     """Where a sequence's files should be."""
 
     name: str
@@ -41,7 +41,7 @@ class VideoSet:
     Attributes:
       kind: one of `VIDEO_KINDS`.
       root: its top folder.
-      places: the sequences, of which some may be missing on disk.
+      sequences: the sequences, of which some may be missing on disk.
       spacing: see `rdejax.data.sources.videos.VideoSource`; None: as the frames without masks tell.
       repeat: see `rdejax.data.sources.videos.VideoSource`.
       merge: all objects are one (DAVIS 2016).
@@ -50,7 +50,7 @@ class VideoSet:
 
     kind: str
     root: Path
-    places: tuple[Place, ...]
+    sequences: tuple[SequenceFolders, ...]
     spacing: int | None = 1
     repeat: int = 1
     merge: bool = False
@@ -82,11 +82,11 @@ def find_videos(kind: str, root: str | Path, split: str | None = None) -> VideoS
     except RdejaxError as error:  # which speaks of another command line's option
         text = str(error).replace("use --split with one of", "choose by @ one of")
         raise RdejaxError(text) from None
-    places = tuple(Place(name, frames / name, masks / name) for name in names)
+    sequences = tuple(SequenceFolders(name, frames / name, masks / name) for name in names)
     # The published recipes take DAVIS's few videos five times as often as YouTube-VOS's.
     if kind.startswith("davis"):
-        return VideoSet(kind, root, places, repeat=5, merge=kind == "davis2016")
-    return VideoSet(kind, root, places, spacing=5 if kind == "youtube-vos" else None)
+        return VideoSet(kind, root, sequences, repeat=5, merge=kind == "davis2016")
+    return VideoSet(kind, root, sequences, spacing=5 if kind == "youtube-vos" else None)
 
 
 def recognise_videos(root: Path) -> tuple[str, Path, str | None] | None:
@@ -128,11 +128,11 @@ def _bl30k(root: Path, split: str | None) -> VideoSet:
             f"{root / split if split else root}: no videos; bl30k expects JPEGImages/<video>/ and "
             "Annotations/<video>/ in the folder or in each of its parts (a, b, c, ...)"
         )
-    places = []
+    sequences = []
     for part in parts:
         prefix = "" if part == root else f"{part.relative_to(root).as_posix()}/"
         for folder in sorted((part / "JPEGImages").iterdir()):
             if folder.is_dir() and folder.name[0] != ".":
                 masks = part / "Annotations" / folder.name
-                places.append(Place(prefix + folder.name, folder, masks))
-    return VideoSet("bl30k", root, tuple(places), lazy=True)
+                sequences.append(SequenceFolders(prefix + folder.name, folder, masks))
+    return VideoSet("bl30k", root, tuple(sequences), lazy=True)

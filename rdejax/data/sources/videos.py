@@ -5,11 +5,11 @@ import statistics
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from jaxtyping import UInt8
+import cachetools
 
+from rdejax.data.sources.cache import Frame, LockedCache
 from rdejax.data.sources.decoding import read_rgb, same_size
-from rdejax.data.sources.video_layouts import Place, VideoSet, find_videos
+from rdejax.data.sources.video_layouts import SequenceFolders, VideoSet
 from rdejax.errors import RdejaxError
 from rdejax.io.masks import VIDEO_FRAME, VOID, holds_void_only, read_mask, settle_void
 
@@ -47,9 +47,7 @@ class VideoSource(Protocol):
         """Number of frames with a mask, 2 or more."""
         ...
 
-    def read(
-        self, index: int, frame: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    def read(self, index: int, frame: int) -> Frame:
         """An image, RGB, and its ids, 0 for background; `frame` counts frames with a mask.
 
         Raises:
@@ -77,49 +75,24 @@ class VideoFolder:
     def __init__(self, videos: VideoSet, *, skip_bad: bool = False):
         self.kind, self.root, self.repeat = videos.kind, videos.root, videos.repeat
         self._merge = videos.merge
-        self._places = videos.places
+        self._sequences = videos.sequences
         self._files: dict[int, Files] = {}
+        self._listed = LockedCache(_LISTED)
         self._binary: dict[int, bool] = {}
         self.spacing = videos.spacing or 1
         if not videos.lazy:
             gaps = self._list_all(skip_bad)
             if videos.spacing is None and gaps:
                 self.spacing = max(1, round(statistics.median(gaps)))
-        if not self._places:
+        if not self._sequences:
             raise RdejaxError(f"{self.root}: no sequence with two frames with masks")
 
-    @classmethod
-    def davis(
-        cls, root: str | Path, year: int = 2017, split: str = "train", *, skip_bad: bool = False
-    ) -> "VideoFolder":
-        """DAVIS 2016 (all objects are one) or 2017, with the sequences of a list in ImageSets/."""
-        return cls(find_videos(f"davis{year}", root, split), skip_bad=skip_bad)
-
-    @classmethod
-    def youtube_vos(
-        cls, root: str | Path, split: str = "train", *, skip_bad: bool = False
-    ) -> "VideoFolder":
-        """YouTube-VOS, whose every fifth frame has a mask."""
-        return cls(find_videos("youtube-vos", root, split), skip_bad=skip_bad)
-
-    @classmethod
-    def bl30k(cls, root: str | Path, split: str | None = None) -> "VideoFolder":
-        """BL30K, merged or in parts."""
-        return cls(find_videos("bl30k", root, split))
-
-    @classmethod
-    def folder(
-        cls, root: str | Path, split: str | None = None, *, skip_bad: bool = False
-    ) -> "VideoFolder":
-        """JPEGImages/<sequence>/ and Annotations/<sequence>/, perhaps with masks of few frames."""
-        return cls(find_videos("folder", root, split), skip_bad=skip_bad)
-
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._sequences)
 
     def name(self, index: int) -> str:
         """Name of the sequence's folder."""
-        return self._places[index].name
+        return self._sequences[index].name
 
     def length(self, index: int) -> int:
         """Number of frames with a mask, 2 or more.
@@ -132,12 +105,10 @@ class VideoFolder:
     def files(self, index: int, frame: int) -> tuple[Path, Path]:
         """Image and mask file of a frame with a mask."""
         image, mask = self._list(index)[frame]
-        place = self._places[index]
-        return place.frames / image, place.masks / mask
+        sequence = self._sequences[index]
+        return sequence.frames / image, sequence.masks / mask
 
-    def read(
-        self, index: int, frame: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    def read(self, index: int, frame: int) -> Frame:
         """See `VideoSource.read`."""
         image_path, mask_path = self.files(index, frame)
         image, labels = read_rgb(image_path), read_mask(mask_path, VIDEO_FRAME)
@@ -159,16 +130,16 @@ class VideoFolder:
     def _list_all(self, skip_bad: bool) -> list[int]:
         """Lists every sequence, and leaves out bad ones; gaps between frames with masks."""
         bad: list[str] = []
-        good: list[Place] = []
+        good: list[SequenceFolders] = []
         gaps: list[int] = []
-        for place in self._places:
+        for sequence in self._sequences:
             try:
-                files, apart = _list_place(place)
+                files, apart = _list_files(sequence)
             except RdejaxError as error:
                 bad.append(str(error))
                 continue
             self._files[len(good)] = files
-            good.append(place)
+            good.append(sequence)
             gaps += apart
         if bad:
             more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
@@ -176,18 +147,15 @@ class VideoFolder:
             if not skip_bad:
                 raise RdejaxError(f"{text} (--skip-bad leaves such sequences out)")
             _log.warning("skipped %d sequences: %s", len(bad), text)
-        self._places = tuple(good)
+        self._sequences = tuple(good)
         return gaps
 
     def _list(self, index: int) -> Files:
-        files = self._files.get(index)
-        if files is None:
-            files = _list_place(self._places[index])[0]
-            # Threads may do so at the same time: each operation is atomic, and a key may be gone.
-            while len(self._files) >= _LISTED:
-                self._files.pop(next(iter(list(self._files))), None)
-            self._files[index] = files
-        return files
+        return self._files[index] if self._files else self._list_later(index)
+
+    @cachetools.cachedmethod(lambda self: self._listed, lock=lambda self: self._listed.lock)
+    def _list_later(self, index: int) -> Files:
+        return _list_files(self._sequences[index])[0]
 
 
 def all_void_only(masks) -> bool:
@@ -200,13 +168,13 @@ def too_short(name: str, annotated: int) -> RdejaxError:
     return RdejaxError(f"{name}: {annotated} frames with a mask; a clip needs two")
 
 
-def _list_place(place: Place) -> tuple[Files, list[int]]:
-    frames, masks = place.list()
-    for folder, found in ((place.frames, frames), (place.masks, masks)):
+def _list_files(sequence: SequenceFolders) -> tuple[Files, list[int]]:
+    frames, masks = sequence.list()
+    for folder, found in ((sequence.frames, frames), (sequence.masks, masks)):
         if not found and not folder.is_dir():
             raise RdejaxError(f"{folder}: no such folder")
     at = [i for i, stem in enumerate(frames) if stem in masks]
     if len(at) < 2:
-        raise too_short(str(place.masks), len(at))
+        raise too_short(str(sequence.masks), len(at))
     files = tuple((p.name, masks[stem].name) for stem, p in frames.items() if stem in masks)
     return files, [b - a for a, b in zip(at, at[1:], strict=False)]

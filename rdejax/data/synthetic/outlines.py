@@ -12,7 +12,7 @@ _SUBPIXEL = 4  # bits of OpenCV's fixed-point vertices
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class TexturedPart:
     """A piece of one texture.
 
     Attributes:
@@ -70,7 +70,7 @@ def _place(polygon: Polygon, scale, angle: float, at) -> Polygon:
     return (polygon * scale) @ np.array([[cos, sin], [-sin, cos]]) + at
 
 
-def outline(rng: np.random.Generator) -> Polygon:
+def closed_curve(rng: np.random.Generator) -> Polygon:
     """A random closed curve of radius about one, stretched and turned."""
     make = (superformula, blob, blob, corners)[rng.integers(4)]
     stretch = np.array([1.0, np.exp(rng.uniform(-0.9, 0))])
@@ -96,57 +96,57 @@ def _limbs(rng: np.random.Generator, start: np.ndarray, angle: float, size: floa
     return pieces
 
 
-def creature(rng: np.random.Generator) -> list[Part]:
+def creature(rng: np.random.Generator) -> list[TexturedPart]:
     """A body with a head and jointed limbs, partly of other textures."""
-    body = _place(outline(rng), rng.uniform(0.5, 0.8), 0.0, 0.0)
+    body = _place(closed_curve(rng), rng.uniform(0.5, 0.8), 0.0, 0.0)
     parts = []
     for i in range(rng.integers(2, 6)):
         angle = rng.uniform(0, 2 * np.pi)
         start = 0.3 * np.array([np.cos(angle), np.sin(angle)])
         pieces = _limbs(rng, start, angle, rng.uniform(0.5, 1))
-        parts.append(Part(tuple(pieces), skin=int(rng.integers(0, 3)) if i else 1))
-    parts.append(Part((body,)))
+        parts.append(TexturedPart(tuple(pieces), skin=int(rng.integers(0, 3)) if i else 1))
+    parts.append(TexturedPart((body,)))
     if rng.random() < 0.7:
         angle = rng.uniform(0, 2 * np.pi)
         at = 0.75 * np.array([np.cos(angle), np.sin(angle)])
-        head = _place(outline(rng), rng.uniform(0.25, 0.4), 0.0, at)
-        parts.append(Part((head,), skin=int(rng.integers(0, 4))))
+        head = _place(closed_curve(rng), rng.uniform(0.25, 0.4), 0.0, at)
+        parts.append(TexturedPart((head,), skin=int(rng.integers(0, 4))))
     return parts
 
 
-def thing(rng: np.random.Generator) -> list[Part]:
+def thing(rng: np.random.Generator) -> list[TexturedPart]:
     """One outline, perhaps with holes, and with pieces set into it."""
-    body = outline(rng)
+    body = closed_curve(rng)
     holes = []
     if rng.random() < 0.25:
         for _ in range(rng.integers(1, 3)):
             at = rng.uniform(-0.35, 0.35, 2)
-            holes.append(_place(outline(rng), rng.uniform(0.15, 0.4), 0.0, at))
-    parts = [Part((body,), tuple(holes))]
+            holes.append(_place(closed_curve(rng), rng.uniform(0.15, 0.4), 0.0, at))
+    parts = [TexturedPart((body,), tuple(holes))]
     for skin in range(1, 1 + rng.integers(0, 3)):
         at = rng.uniform(-0.6, 0.6, 2)
-        piece = _place(outline(rng), rng.uniform(0.2, 0.8), 0.0, at)
-        parts.append(Part((piece,), inside=True, skin=skin))
+        piece = _place(closed_curve(rng), rng.uniform(0.2, 0.8), 0.0, at)
+        parts.append(TexturedPart((piece,), inside=True, skin=skin))
     return parts
 
 
-def chain(rng: np.random.Generator) -> list[Part]:
+def segments(rng: np.random.Generator) -> list[TexturedPart]:
     """Segments in a row, as of a caterpillar, a train or a snake."""
     at, angle, parts = np.zeros(2), rng.uniform(0, 2 * np.pi), []
     size, other = rng.uniform(0.2, 0.45), bool(rng.random() < 0.5)
-    shape = outline(rng)
+    shape = closed_curve(rng)
     for i in range(rng.integers(3, 9)):
         piece = _place(shape, size, angle, at)
-        parts.append(Part((piece,), skin=i % 2 if other else 0))
+        parts.append(TexturedPart((piece,), skin=i % 2 if other else 0))
         at = at + 1.2 * size * np.array([np.cos(angle), np.sin(angle)])
         angle += rng.normal(0, 0.4)
     return parts
 
 
-def silhouette(rng: np.random.Generator) -> list[Part]:
+def silhouette(rng: np.random.Generator) -> list[TexturedPart]:
     """The parts of a random object from back to front, scaled into the square from -1 to 1."""
     kind = rng.random()
-    parts = creature(rng) if kind < 0.35 else thing(rng) if kind < 0.85 else chain(rng)
+    parts = creature(rng) if kind < 0.35 else thing(rng) if kind < 0.85 else segments(rng)
     points = np.concatenate([polygon for part in parts for polygon in part.solid])
     low, high = points.min(0), points.max(0)
     middle, reach = (low + high) / 2, (high - low).max() / 2
@@ -157,7 +157,7 @@ def silhouette(rng: np.random.Generator) -> list[Part]:
     return [dataclasses.replace(p, solid=fit(p.solid), holes=fit(p.holes)) for p in parts]
 
 
-def rasterise(part: Part, side: int) -> UInt8[np.ndarray, "n n"]:
+def rasterise(part: TexturedPart, side: int) -> UInt8[np.ndarray, "n n"]:
     """Coverage of the pixels of a side x side square, 0 to 255; the square is -1 to 1."""
     alpha = np.zeros((side, side), np.uint8)
     for polygons, value in ((part.solid, 255), (part.holes, 0)):

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 SIDE = 384  # of a kept pattern, in pixels
 
 Field = Float[np.ndarray, "h w"]
-Maker = Callable[[np.random.Generator], Field]
+Pattern = Callable[[np.random.Generator], Field]
 
 
 def noise(
@@ -147,7 +147,7 @@ def gradient(rng: np.random.Generator) -> Field:
     return _spread(np.hypot(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)))
 
 
-def mixture(rng: np.random.Generator) -> Field:
+def patchwork(rng: np.random.Generator) -> Field:
     """Two patterns side by side, parted by a contour line of noise."""
     first, second = (_PLAIN[rng.integers(len(_PLAIN))](rng) for _ in range(2))
     parts = noise(rng, int(rng.integers(2, 5)), 4)
@@ -155,7 +155,7 @@ def mixture(rng: np.random.Generator) -> Field:
     return _spread(0.5 * first * weight + (0.5 + 0.5 * second) * (1 - weight))
 
 
-_PLAIN: tuple[Maker, ...] = (
+_PLAIN: tuple[Pattern, ...] = (
     clouds,
     marble,
     stripes,
@@ -168,7 +168,7 @@ _PLAIN: tuple[Maker, ...] = (
     gradient,
 )
 # What the world shows most comes more than once.
-PATTERNS: tuple[Maker, ...] = (*_PLAIN, clouds, clouds, cells, grain, mixture, mixture)
+PATTERNS: tuple[Pattern, ...] = (*_PLAIN, clouds, clouds, cells, grain, patchwork, patchwork)
 
 
 def palette(rng: np.random.Generator) -> UInt8[np.ndarray, "1 256 3"]:

@@ -31,7 +31,7 @@ U = TypeVar("U")
 Tick = Callable[[], None]
 
 
-def convert(
+def write_tfds(
     specs: Iterable[str],
     output: str | Path,
     *,
@@ -63,43 +63,31 @@ def convert(
     """
     specs = list(specs)
     sources = _open_all(specs, skip_bad)
-    tfds = import_tfds()
-    from rdejax.data.builders import builder_classes
-
     name = name or _name_of(specs[0])
-    still = all(isinstance(source, StaticImages) for source in sources.values())
-    try:
-        kind = builder_classes.Images if still else builder_classes.Videos
-        builder_class = builder_classes.named(kind, name)
-    except ValueError as error:
-        raise RdejaxError(str(error)) from None
-    folder = Path(output) / name / str(builder_class.VERSION)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise RdejaxError(f"name {name!r}: give lower-case letters, digits and underscores")
+    import_tfds().disable_progress_bar()  # its own bars cannot be told a total
+    from rdejax.data.builders import tfds_builders
+
+    folder = Path(output) / name / tfds_builders.VERSION
     if folder.exists():
         raise RdejaxError(f"{folder}: already there; remove it or choose another --name")
-    facts: dict[str, dict[str, Any]] = {split: {} for split in sources}
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
+    still = all(isinstance(source, StaticImages) for source in sources.values())
+    # Filled while the examples are made, and written with the rest at the end.
+    facts: dict[str, Any] = {} if still else {f"rdejax_{split}": {} for split in sources}
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
 
-    def examples(split: str) -> Iterator[dict[str, Any]]:
-        source, tick = sources[split], progress(split, len(sources[split]))
-        if isinstance(source, StaticImages):
-            return _image_examples(source, pool, skip_bad, tick)
-        noted = {"spacing": source.spacing, "repeat": source.repeat, "names": [], "lengths": []}
-        facts[split].update(noted)
-        return _video_examples(source, pool, skip_bad, tick, facts[split])
+        def examples(split: str) -> Iterator[dict[str, Any]]:
+            source, tick = sources[split], progress(split, len(sources[split]))
+            if isinstance(source, StaticImages):
+                yield from _image_examples(source, pool, skip_bad, tick)
+            else:
+                noted = facts[f"rdejax_{split}"]
+                yield from _video_examples(source, pool, skip_bad, tick, noted)
 
-    def lazily(split: str) -> Callable[[], Iterator[dict[str, Any]]]:
-        return lambda: examples(split)
-
-    # TFDS's own bars count examples twice over and cannot be told a total.
-    tfds.disable_progress_bar()
-    with pool:
-        builder = builder_class(
-            data_dir=str(output), splits={split: lazily(split) for split in sources}
-        )
-        if not still:
-            # Filled while the examples are made, and written with the rest at the end.
-            notes: Any = builder.info.metadata
-            notes.update({f"rdejax_{s}": noted for s, noted in facts.items()})
+        make = tfds_builders.image_builder if still else tfds_builders.video_builder
+        builder: Any = make(name, str(output), {split: examples(split) for split in sources})
+        builder.info.metadata.update(facts)
         _prepare(builder)
     return folder
 
@@ -109,8 +97,6 @@ def _prepare(builder: Any) -> None:
     try:
         with contextlib.redirect_stdout(said), tempfile.TemporaryDirectory() as nothing:
             builder.download_and_prepare(download_dir=nothing)
-    except RdejaxError:
-        raise
     except ImportError as error:
         raise RdejaxError(
             f"TFDS cannot write this data set ({error}): pip install 'rdejax[tfds]'"
@@ -147,6 +133,7 @@ def _name_of(spec: str) -> str:
 def _video_examples(
     source: VideoSource, pool: ThreadPoolExecutor, skip_bad: bool, tick: Tick, facts: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
+    facts.update({"spacing": source.spacing, "repeat": source.repeat, "names": [], "lengths": []})
     for index in range(len(source)):
         try:
             frames = [(index, frame) for frame in range(source.length(index))]
