@@ -57,8 +57,9 @@ def segment_video(
       frames: uint8 [T, H, W, 3] RGB.
       first_mask: id mask uint8 [H, W] of frame 0 (0 background), or masks by frame index.
       return_probs: return probabilities instead.
-      **options: of `Stream`: size, chunk, max_objects, and what the memory rule takes for each
-        object (SWEM's `initial_bases`, [objects, 2, ck, k], ascending by id).
+      **options: of `Stream`: size, chunk, max_objects, what the memory takes for each object
+        (SWEM's `initial_bases`, [objects, 2, ck, k], ascending by id), and what the system takes
+        for each frame (`System.frame_inputs`, arrays [T, ...]).
 
     Returns:
       uint8 [T, H, W] ids, or with `return_probs` float32 [T, O + 1, H, W]: background, then the
@@ -74,10 +75,11 @@ def segment_video(
         raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")
     for name in set(options) & set(model.object_inputs):
         options[name] = _by_id(name, options[name], {i for ids in starts for i in ids})
+    beside = {name: options.pop(name) for name in model.frame_inputs if name in options}
     video = Stream(model, **options)
     if return_probs:
-        return video.push_probs(frames, masks)[1]
-    return video.push(frames, masks)
+        return video.push_probs(frames, masks, beside)[1]
+    return video.push(frames, masks, beside)
 
 
 def _by_id(name: str, values: Any, ids: set[int]) -> Any:

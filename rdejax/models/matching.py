@@ -114,10 +114,13 @@ class Matching(System):
         return self.memory.object_inputs
 
     def encode(
-        self, frames: Float[Array, "n H W 3"], inside: Bool[Array, "H W"] | None = None
+        self,
+        frames: Float[Array, "n H W 3"],
+        inside: Bool[Array, "H W"] | None = None,
+        beside: dict[str, Array] | None = None,
     ) -> MatchingFeatures:
         """Features of normalised frames whose sides are multiples of 16."""
-        del inside
+        del inside, beside
         f4, f8, f16 = self.key_encoder(frames)
         return MatchingFeatures(
             frames, f4, f8, f16, key=self.key_proj(f16), query_value=self.key_comp(f16)

@@ -63,6 +63,8 @@ class System(nnx.Module):
       std: see mean.
       object_inputs: names of what `segment_video` and `stream` take for each object beside its
         mask; `start` and `add` get it as `given`.
+      frame_inputs: names of what they take for each frame beside its picture (the proposals of an
+        outside detector); `encode` gets it as `beside`.
       objective: name of the objective it is trained with unless the recipe names another
         (`rdejax.train.objectives`).
       trunk: name of the attribute that is the pre-trained trunk, which may be trained at another
@@ -77,6 +79,7 @@ class System(nnx.Module):
     published: Mapping[str, Mapping[str, Any]] = {}
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    frame_inputs: tuple[str, ...] = ()
     objective: str = "unroll"
     trunk: str = "key_encoder"
 
@@ -94,13 +97,18 @@ class System(nnx.Module):
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self)))
 
     def encode(
-        self, frames: Float[Array, "n H W 3"], inside: Bool[Array, "H W"] | None = None
+        self,
+        frames: Float[Array, "n H W 3"],
+        inside: Bool[Array, "H W"] | None = None,
+        beside: dict[str, Array] | None = None,
     ) -> Features:
         """Features of frames, each on its own.
 
         Args:
           frames: normalised RGB, sides multiples of 16, zero in the padding.
           inside: the video's own pixels, as opposed to padding; None: all of them.
+          beside: by the names in `frame_inputs`, those that were given; arrays with a leading axis
+            n, otherwise as the user gave them.
 
         Returns:
           A pytree whose leaves have a leading axis of the n frames.

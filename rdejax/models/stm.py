@@ -109,12 +109,16 @@ class STM(Matching):
         self.memory = settings.make_rule(config.key_channels, config.value_channels, rngs=rngs)
 
     def encode(
-        self, frames: Float[Array, "n H W 3"], inside: Bool[Array, "H W"] | None = None
+        self,
+        frames: Float[Array, "n H W 3"],
+        inside: Bool[Array, "H W"] | None = None,
+        beside: dict[str, Array] | None = None,
     ) -> STMFeatures:
         """Features of normalised frames; the published code pads them with black."""
         if inside is None:
             inside = jnp.ones(frames.shape[1:3], bool)
         black = -jnp.asarray(self.mean, frames.dtype) / jnp.asarray(self.std, frames.dtype)
+        del beside
         seen = super().encode(jnp.where(inside[..., None], frames, black))
         each = jnp.broadcast_to(inside, (frames.shape[0], *inside.shape))
         return STMFeatures(**vars(seen), inside=each)

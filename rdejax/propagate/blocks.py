@@ -25,7 +25,11 @@ def prepare(
 
 
 def encode(
-    model: System, geometry: Geometry, frames: UInt8[Array, "n h w 3"], at_once: int | None = None
+    model: System,
+    geometry: Geometry,
+    frames: UInt8[Array, "n h w 3"],
+    beside: dict[str, Array] | None = None,
+    at_once: int | None = None,
 ) -> Features:
     """Features of a video's frames, encoded as one batch.
 
@@ -33,20 +37,25 @@ def encode(
       model: the system.
       geometry: of the video.
       frames: the frames.
+      beside: see `System.encode`.
       at_once: most frames encoded at once, which bounds the memory that the encoder's inner
         features take; None: all.
     """
 
-    def some(frames: Array) -> Features:
-        return model.encode(prepare(model, geometry, frames), geometry.inside())
+    def some(inputs: tuple[Array, dict[str, Array] | None]) -> Features:
+        frames, beside = inputs
+        return model.encode(prepare(model, geometry, frames), geometry.inside(), beside)
 
     count = frames.shape[0]
     if at_once is None or count <= at_once:
-        return some(frames)
+        return some((frames, beside))
     # The last batch is filled up with copies of the last frame rather than compiled a second time.
     batches = -(-count // at_once)
     index = jnp.minimum(jnp.arange(batches * at_once), count - 1)
-    features = lax.map(some, frames[index].reshape(batches, at_once, *frames.shape[1:]))
+    parts = jax.tree.map(
+        lambda x: x[index].reshape(batches, at_once, *x.shape[1:]), (frames, beside)
+    )
+    features = lax.map(some, parts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], features)
 
 

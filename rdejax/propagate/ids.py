@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from rdejax.errors import RdejaxError
+from rdejax.models.protocol import System
 from rdejax.propagate.slots import Layout
 
 Given = Mapping[str, Mapping[int, np.ndarray] | np.ndarray]
@@ -69,6 +70,32 @@ def checked_mask(
     if mask.min() < 0 or mask.max() > 255:
         raise RdejaxError(f"the mask of frame {index} has ids outside 0..255; renumber them")
     return mask.astype(np.uint8)
+
+
+def checked_beside(beside: Mapping[str, Any], count: int, model: System) -> dict[str, np.ndarray]:
+    """What was given for each frame beside its picture, as arrays.
+
+    Args:
+      beside: arrays by name.
+      count: frames there are.
+      model: the system.
+
+    Raises:
+      RdejaxError: a name that the system does not take, or another number of entries than frames.
+    """
+    out = {}
+    for name, values in beside.items():
+        if name not in model.frame_inputs:
+            known = ", ".join(model.frame_inputs) or "nothing"
+            raise RdejaxError(
+                f"{name!r} was given for each frame, but {model.name!r} takes {known} beside frames"
+            )
+        out[name] = np.asarray(values)
+        if out[name].shape[:1] != (count,):
+            raise RdejaxError(
+                f"{name} has {len(values)} entries for {count} frames; give one for each frame"
+            )
+    return out
 
 
 def new_ids(mask: UInt8[np.ndarray, "h w"], known: Iterable[int]) -> list[int]:

@@ -21,6 +21,7 @@ def start_video(
     masks: Array,
     valid: Array,
     given: dict[str, Array] | None = None,
+    beside: dict[str, Array] | None = None,
     *,
     geometry: Geometry,
     groups: int,
@@ -33,13 +34,14 @@ def start_video(
       masks: float32 [o, h, w], one-hot; zeros in unused slots.
       valid: bool [o].
       given: see `System.start`.
+      beside: see `System.encode`; leading axis 1.
       geometry: of the video.
       groups: groups of slots.
 
     Returns:
       The state; slot numbers uint8 [h, w] (0 background) and float32 [o + 1, h, w].
     """
-    features = encode(model, geometry, frame[None])
+    features = encode(model, geometry, frame[None], beside)
     probs = given_probs(geometry.prepare_masks(masks), valid)
     state = model.start(features, probs, valid, groups=groups, given=given)
     return state, _seen(geometry, probs)
@@ -52,6 +54,7 @@ def segment_blocks(
     frames: Array,
     count: Array,
     memorize: Array,
+    beside: dict[str, Array] | None = None,
     *,
     geometry: Geometry,
     want_probs: bool,
@@ -65,6 +68,7 @@ def segment_blocks(
       frames: uint8 [b, n, h, w, 3].
       count: int32 [b], see `propagate`.
       memorize: bool [b], see `propagate`.
+      beside: see `System.encode`; leading axes [b, n].
       geometry: of the video.
       want_probs: whether probabilities are wanted.
       at_once: see `encode`.
@@ -74,7 +78,8 @@ def segment_blocks(
       [b, n, o + 1, h, w].
     """
     b, n = frames.shape[:2]
-    features = encode(model, geometry, frames.reshape(b * n, *frames.shape[2:]), at_once)
+    flat, also = jax.tree.map(lambda x: x.reshape(b * n, *x.shape[2:]), (frames, beside))
+    features = encode(model, geometry, flat, also, at_once)
 
     def finish(probs: Array) -> tuple[Array, Array | None]:
         labels, probs = jax.vmap(partial(_seen, geometry))(probs)
@@ -92,6 +97,7 @@ def add_objects(
     masks: Array,
     new: Array,
     given: dict[str, Array] | None = None,
+    beside: dict[str, Array] | None = None,
     *,
     geometry: Geometry,
     memorize: bool,
@@ -107,13 +113,14 @@ def add_objects(
       masks: float32 [o, h, w] of the new objects; zeros in all other slots.
       new: bool [groups, slots] of the new objects.
       given: see `System.start`.
+      beside: see `System.encode`; leading axis 1.
       geometry: of the video.
       memorize: whether the old groups memorise this frame.
 
     Returns:
       The state; slot numbers uint8 [h, w] (0 background) and float32 [o + 1, h, w].
     """
-    features = encode(model, geometry, frame[None])
+    features = encode(model, geometry, frame[None], beside)
     state, logits = model.segment(state, features)
     inner = geometry.prepare_masks(masks)
     covered = jnp.minimum(inner.sum(0), 1.0)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 from rdejax.errors import RdejaxError
 from rdejax.models.protocol import State, System
@@ -37,6 +37,19 @@ class _Start:
     slots: list[int]
     layout: Layout
     given: dict[str, np.ndarray] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+    """Frames, and what was given for each of them beside its picture."""
+
+    frames: UInt8[np.ndarray, "n h w 3"]
+    beside: dict[str, np.ndarray]
+
+    def part(self, begin: int, end: int) -> "_Inputs":
+        return _Inputs(
+            self.frames[begin:end], {name: x[begin:end] for name, x in self.beside.items()}
+        )
 
 
 class Stream:
@@ -116,13 +129,18 @@ class Stream:
         return self.push(frame[None], None if mask is None else {0: mask})[0]
 
     def push(
-        self, frames: np.ndarray, masks: Mapping[int, np.ndarray] | None = None
+        self,
+        frames: np.ndarray,
+        masks: Mapping[int, np.ndarray] | None = None,
+        beside: Mapping[str, np.ndarray] | None = None,
     ) -> UInt8[np.ndarray, "n h w"]:
         """Segments the next frames.
 
         Args:
           frames: uint8 [n, H, W, 3] RGB.
           masks: id masks uint8 [H, W] by index into `frames`.
+          beside: what the model takes for each frame beside its picture, by the names in
+            `System.frame_inputs`: arrays [n, ...].
 
         Returns:
           uint8 [n, H, W] id masks, with the user's ids.
@@ -131,19 +149,23 @@ class Stream:
           RdejaxError: wrong shapes or types, more objects than `max_objects`; the stream is as it
             was before.
         """
-        return self.submit(frames, masks).masks()
+        return self.submit(frames, masks, beside).masks()
 
     def push_probs(
-        self, frames: np.ndarray, masks: Mapping[int, np.ndarray] | None = None
+        self,
+        frames: np.ndarray,
+        masks: Mapping[int, np.ndarray] | None = None,
+        beside: Mapping[str, np.ndarray] | None = None,
     ) -> tuple[UInt8[np.ndarray, "n h w"], Float32[np.ndarray, "n c h w"]]:
         """As `push`, with float32 [n, o + 1, H, W]: background, then `objects` in order."""
-        pending = self.submit(frames, masks, want_probs=True)
+        pending = self.submit(frames, masks, beside, want_probs=True)
         return pending.masks(), pending.probs()
 
     def submit(
         self,
         frames: np.ndarray,
         masks: Mapping[int, np.ndarray] | None = None,
+        beside: Mapping[str, np.ndarray] | None = None,
         *,
         want_probs: bool = False,
     ) -> Pending:
@@ -154,22 +176,24 @@ class Stream:
         Args:
           frames: see `push`.
           masks: see `push`.
+          beside: see `push`.
           want_probs: whether `Pending.probs` is wanted, too.
 
         Raises:
           RdejaxError: see `push`.
         """
         frames, starts = self._checked(frames, masks or {})
+        inputs = _Inputs(frames, ids.checked_beside(beside or {}, len(frames), self.model))
         if self.geometry is None:
             source = (frames.shape[1], frames.shape[2])
             self.geometry = Geometry.of(source, self.size, self.model.settings.pad)
         pending = Pending(frames.shape[1:3], want_probs)
         position = 0
         for start in starts:
-            self._advance(frames[position : start.index], pending)
-            self._insert(frames[start.index], start, pending)
+            self._advance(inputs.part(position, start.index), pending)
+            self._insert(inputs.part(start.index, start.index + 1), start, pending)
             position = start.index + 1
-        self._advance(frames[position:], pending)
+        self._advance(inputs.part(position, len(frames)), pending)
         pending.objects = self.objects
         return pending
 
@@ -198,8 +222,9 @@ class Stream:
             starts.append(_Start(index, mask, new, slots, layout, given))
         return frames, starts
 
-    def _advance(self, frames: np.ndarray, pending: Pending) -> None:
+    def _advance(self, inputs: "_Inputs", pending: Pending) -> None:
         """Frames without new masks, in blocks that end where a frame is memorised."""
+        frames = inputs.frames
         if self.state is None:
             self.time += len(frames)
             pending.add(Part(len(frames)))
@@ -222,10 +247,10 @@ class Stream:
                 blocks = blocks[:1]
                 width = 1 if blocks[0].length == 1 else width
             used = sum(block.length for block in blocks)
-            self._run(frames[position : position + used], blocks, width, pending)
+            self._run(inputs.part(position, position + used), blocks, width, pending)
             position += used
 
-    def _run(self, frames: np.ndarray, blocks: list[Block], width: int, pending: Pending) -> None:
+    def _run(self, inputs: "_Inputs", blocks: list[Block], width: int, pending: Pending) -> None:
         """One compiled call."""
         assert self.state is not None and self.geometry is not None and self.layout is not None
         self.writes += sum(block.memorize for block in blocks)
@@ -234,18 +259,20 @@ class Stream:
         self.state, (label, prob) = segment_blocks(
             self.model,
             self.state,
-            in_blocks(frames, blocks, width),
+            in_blocks(inputs.frames, blocks, width),
             np.asarray([block.length for block in blocks], np.int32),
             np.asarray([block.memorize for block in blocks]),
+            {name: in_blocks(x, blocks, width) for name, x in inputs.beside.items()},
             geometry=self.geometry,
             want_probs=pending.want_probs,
             at_once=self.encode_batch or encoded_at_once((height, breadth)),
         )
-        self.time += len(frames)
+        count = len(inputs.frames)
+        self.time += count
         real = np.concatenate([np.arange(width) < block.length for block in blocks])
-        pending.add(Part(len(frames), self.layout, label, prob, real))
+        pending.add(Part(count, self.layout, label, prob, real))
 
-    def _insert(self, frame: np.ndarray, start: _Start, pending: Pending) -> None:
+    def _insert(self, inputs: "_Inputs", start: _Start, pending: Pending) -> None:
         """A frame whose mask brings new objects."""
         assert self.geometry is not None
         layout = self.layout = start.layout
@@ -254,10 +281,11 @@ class Stream:
         if self.state is None:
             self.state, (label, prob) = start_video(
                 self.model,
-                frame,
+                inputs.frames[0],
                 masks,
                 valid,
                 start.given,
+                inputs.beside,
                 geometry=self.geometry,
                 groups=layout.groups,
             )
@@ -268,10 +296,11 @@ class Stream:
             self.state, (label, prob) = add_objects(
                 self.model,
                 self.state,
-                frame,
+                inputs.frames[0],
                 masks,
                 valid.reshape(layout.groups, -1),
                 start.given,
+                inputs.beside,
                 geometry=self.geometry,
                 memorize=memorize,
             )
@@ -342,8 +371,8 @@ def with_groups(state: State, groups: int) -> State:
 
 
 def in_blocks(
-    frames: UInt8[np.ndarray, "n h w 3"], blocks: list[Block], width: int
-) -> UInt8[np.ndarray, "b m h w 3"]:
+    frames: Shaped[np.ndarray, "n ..."], blocks: list[Block], width: int
+) -> Shaped[np.ndarray, "b m ..."]:
     """Frames cut into blocks of `width`; a shorter one is filled with its last frame."""
     if all(block.length == width for block in blocks):
         return frames.reshape(len(blocks), width, *frames.shape[1:])
