@@ -9,7 +9,7 @@ class BadFile(RdejaxError):
     """A file that cannot be used.
 
     Attributes:
-      problem: what is wrong, in a word or two; `rdejax.data.check.check` counts by it.
+      problem: what is wrong, in a word or two; `rdejax.data.check` counts by it.
     """
 
     def __init__(self, text: str, problem: str = "unreadable"):

@@ -12,6 +12,7 @@ from helpers_videos import FakeVideos, same
 from PIL import Image
 
 from rdejax.data import loader as pipeline
+from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.data.loader import ClipMaker, Sampler, clip_loader, make_mixture, sizes
 from rdejax.data.sources.frame_cache import FrameCache
@@ -119,18 +120,23 @@ def test_the_curriculum_follows_the_step():
 # Mixtures
 
 
+def named(name: str) -> Clip:
+    frames = np.zeros((1, 1, 1, 3), np.uint8)
+    return Clip(frames, frames[..., 0], frames[..., 0], np.ones(1, bool), given={"name": name})
+
+
 def test_weights_are_followed(root, monkeypatch):
     sources = [StaticFolder(root), ProceduralImages(), FakeVideos()]
-    monkeypatch.setattr(pipeline, "make_clip", lambda rng, draw, clip: type(draw).__name__)
-    monkeypatch.setattr(pipeline, "make_video_clip", lambda *a: "video")
+    monkeypatch.setattr(pipeline, "make_clip", lambda rng, draw, clip: named(type(draw).__name__))
+    monkeypatch.setattr(pipeline, "make_video_clip", lambda *a: named("video"))
     mixture = make_mixture(sources, (1, 3, 4), _CLIP, _VIDEO)
     rng = np.random.default_rng(0)
-    drawn = [mixture(rng, 0.0) for _ in range(1500)]
+    drawn = [mixture(rng, 0.0).given["name"] for _ in range(1500)]
     shares = {name: drawn.count(name) / 1500 for name in set(drawn)}
     expected = {"Sampler": 1 / 8, "ProceduralImages": 3 / 8, "video": 1 / 2}
     assert shares == pytest.approx(expected, abs=0.04)
     none = make_mixture(sources, (0, 0, 2), _CLIP, _VIDEO)
-    assert {none(rng, 0.0) for _ in range(50)} == {"video"}
+    assert {none(rng, 0.0).given["name"] for _ in range(50)} == {"video"}
 
 
 def test_sizes_count_images_and_repeated_sequences(root):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-Polygon = Float[np.ndarray, "n 2"]
+Polygon = Float[np.ndarray, "_ 2"]
 _POINTS = 96  # of a smooth outline
 _SUBPIXEL = 4  # bits of OpenCV's fixed-point vertices
 
