@@ -235,7 +235,7 @@ def test_what_is_not_finite_stops_the_run_and_is_not_saved(stub, tmp_path, what)
 
 
 def test_logs_checkpoints_and_weights_of_a_run_that_is_resumed(stub, tmp_path) -> None:
-    config = dataclasses.replace(TINY, images_every=3)
+    config = dataclasses.replace(TINY, images_every=3, memory_settings=("top_k=5",))
     stub(6, "error")
     with pytest.raises(RuntimeError, match="stopped by the test"):
         loop.train(config, tmp_path)
@@ -247,6 +247,7 @@ def test_logs_checkpoints_and_weights_of_a_run_that_is_resumed(stub, tmp_path) -
     (tmp_path / "latest.safetensors").unlink()
     old = rdejax.load_model(str(tmp_path), memory="bank", every=2)
     assert (old.name, old.settings.memory, old.settings.every) == ("rde-lite", "bank", 2)
+    assert dict(old.settings.memory_settings)["top_k"] == 5
     saved = read_workdir(tmp_path).arrays
     assert saved.keys() == so_far.keys()
     for path, array in so_far.items():
