@@ -81,8 +81,8 @@ class DatasetOptions:
 class ModelOptions:
     """The model and how it is run.
 
-    Every setting of the memory rule is an option by its own name, too: --strategy F+L, --top-k 40
-    (all: no limit), --tau 0.05, --keep-every 5; docs/rules.md lists them.
+    Every setting of the memory rule is an option by its own name, too (all: no limit). One that the
+    rule does not have is answered with those it has.
     """
 
     checkpoint: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = "rde-lite"

@@ -159,7 +159,7 @@ def load(options: ModelOptions, dataset: str | None = None) -> Any:
         wanted["size"] = DEFAULT_SIZE
     known = {"every", *rule_settings(model.settings.memory)}
     carried, usual = (_flat(settings) for settings in (model.settings, model.default_settings))
-    for name, value in model.published.get(dataset, {}).items():
+    for name, value in model.published.get(dataset or "", {}).items():
         if name in known and carried.get(name) == usual.get(name):
             wanted.setdefault(name, value)
     if wanted == given:

@@ -127,7 +127,7 @@ def read_mask(source: str | Path | bytes, rules: MaskRules, name: str | None = N
     pixels = load_pixels(source, rules, name)
     values = pixels.values
     if values.ndim == 3 and rules.colours == "object":
-        return values.any(axis=-1).astype(np.uint8)
+        return np.asarray(values.any(axis=-1), np.uint8)
     if values.ndim == 3 and not agree(values, _NOISE):
         return _davis_ids(values, rules, name, pixels.mode)
     if values.ndim == 3:
