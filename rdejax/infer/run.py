@@ -12,8 +12,7 @@ from rdejax.infer.progress import ProgressDisplay
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.timing import Pace, write_pace
 from rdejax.infer.video import Segmenter, segment_to_folder
-from rdejax.io.datasets import Sequence as VideoSequence
-from rdejax.io.datasets import list_sequences
+from rdejax.io.datasets import VideoSequence, list_sequences
 from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
