@@ -34,7 +34,7 @@ from rdejax.cli import cli_errors
 from rdejax.convert.imagenet import lite0_from_torch
 from rdejax.convert.torch_pickle import load_state_dict
 from rdejax.errors import RdejaxError
-from rdejax.io.datasets import Sequence, list_sequences
+from rdejax.io.datasets import VideoSequence, list_sequences
 from rdejax.io.masks import BENCHMARK, merged, read_mask
 from rdejax.models.weights import load_into
 from rdejax.nn.efficientnet import EfficientNetLite0
@@ -139,7 +139,7 @@ def read_frame(path: Path, height: int, width: int) -> tuple[np.ndarray, tuple[i
     return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), rgb.shape[:2]
 
 
-def run_sequence(sequence: Sequence, embed, args: Arguments) -> None:
+def run_sequence(sequence: VideoSequence, embed, args: Arguments) -> None:
     """Writes the results of one sequence."""
     folder = args.output / sequence.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 import rdejax
 from rdejax.errors import RdejaxError
-from rdejax.io.datasets import Sequence
+from rdejax.io.datasets import VideoSequence
 from rdejax.models import System
 from rdejax.models.protocol import State, given_probs
 from rdejax.train.config import ValidateConfig
@@ -36,7 +36,9 @@ class Variant:
         return rdejax.load_model(self.checkpoint, **self.settings)
 
 
-def quality(model: System, config: ValidateConfig, sequences: list[Sequence]) -> dict[str, Any]:
+def quality(
+    model: System, config: ValidateConfig, sequences: list[VideoSequence]
+) -> dict[str, Any]:
     """J, F, J&F in per cent over the sequences, and of each sequence."""
     scores = validate(model, config, sequences)
     assert scores is not None

@@ -5,9 +5,18 @@ import pytest
 from io_helpers import moving_frames, read_ids, square_mask, write_folder, write_mask_image
 from PIL import Image, ImageDraw
 
-from rdejax.errors import RdejaxError
+from rdejax.errors import BadFile, RdejaxError
 from rdejax.io.given import MaskReader, collect_masks, load_given_masks
-from rdejax.io.masks import write_mask
+from rdejax.io.masks import (
+    AS_WRITTEN,
+    BENCHMARK,
+    PAINTING,
+    STATIC_IMAGE,
+    VIDEO_FRAME,
+    merged,
+    read_mask,
+    write_mask,
+)
 from rdejax.io.palette import davis_colour_ids, davis_palette
 from rdejax.io.video import open_frames
 
@@ -311,3 +320,63 @@ def test_merging_and_void(tmp_path):
     files[1] = write_mask_image(tmp_path / "n.png", square_mask(ids=(255,)))
     assert collect_masks(files, (36, 52), drop_void=True).objects == {3: 0, 7: 0}
     assert collect_masks({0: files[1]}, (36, 52), drop_void=True).objects == {1: 0}
+
+
+def _saved(path, values, mode=None):
+    image = Image.fromarray(np.array([values], np.uint16 if mode == "I" else np.uint8))
+    if mode == "P":
+        image.putpalette(davis_palette().tobytes())
+    elif mode not in (None, "I"):
+        image = image.convert(mode)
+    image.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rules", "mode", "values", "ids"),
+    [
+        # Benchmarks: what lies in the file, void included.
+        (BENCHMARK, "P", [0, 2, 255], [0, 2, 255]),
+        (BENCHMARK, None, [0, 255, 255], [0, 255, 255]),
+        (BENCHMARK, "1", [0, 255, 255], [0, 1, 1]),
+        (BENCHMARK, "I", [0, 3, 200], [0, 3, 200]),
+        (merged(BENCHMARK), "P", [0, 2, 255], [0, 1, 1]),
+        (merged(BENCHMARK), "RGB", [0, 2, 255], [0, 1, 1]),
+        # Frames of training videos: void is settled later, over all frames.
+        (VIDEO_FRAME, "P", [0, 2, 255], [0, 2, 255]),
+        (VIDEO_FRAME, "RGB", [0, 2, 7], [0, 2, 7]),
+        (VIDEO_FRAME, "I", [0, 65535, 0], [0, 1, 0]),
+        # Static images: one object, whatever its value; soft edges only where values are grey.
+        (STATIC_IMAGE, "P", [0, 5, 5], [0, 1, 1]),
+        (STATIC_IMAGE, "P", [0, 255, 255], [0, 1, 1]),
+        (STATIC_IMAGE, "P", [0, 2, 3, 255], [0, 2, 3, 0]),
+        (STATIC_IMAGE, None, [0, 100, 200, 255], [0, 0, 1, 1]),
+        (STATIC_IMAGE, None, [0, 2, 3], [0, 2, 3]),
+        # Pictures for people.
+        (PAINTING, "P", [0, 2, 255], [0, 2, 0]),
+        (PAINTING, None, [0, 255, 255], [0, 1, 1]),
+        (AS_WRITTEN, "P", [0, 2, 255], [0, 2, 255]),
+    ],
+)
+def test_which_pixels_become_which_id(tmp_path, rules, mode, values, ids):
+    path = _saved(tmp_path / "m.png", values, mode)
+    mask = read_mask(path, rules)
+    assert mask.dtype == np.uint8 and mask.tolist() == [ids]
+    assert read_mask(path.read_bytes(), rules, "bytes").tolist() == [ids]
+
+
+@pytest.mark.parametrize(
+    ("rules", "mode", "values", "problem"),
+    [
+        (BENCHMARK, "RGB", [0, 2, 2], "mask in colours"),
+        (AS_WRITTEN, "RGB", [0, 2, 2], "mask in colours"),
+        (VIDEO_FRAME, "I", [0, 300, 2], "ids above 255"),
+        (VIDEO_FRAME, None, [0, 140, 255], "smoothed mask"),
+        (PAINTING, "CMYK", [0, 2, 2], "mask in colours"),
+    ],
+)
+def test_masks_that_the_rules_refuse(tmp_path, rules, mode, values, problem):
+    path = _saved(tmp_path / ("m.tif" if mode == "CMYK" else "m.png"), values, mode)
+    with pytest.raises(BadFile, match=r"m\.(png|tif): ") as caught:
+        read_mask(path, rules)
+    assert caught.value.problem == problem

@@ -14,6 +14,7 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.average import AverageMemory
 from rdejax.memory.registry import find_rule
 from rdejax.models.registry import find_system, names
+from rdejax.models.settings import Settings
 from rdejax.registry import Registry
 
 RULE = """
@@ -138,3 +139,22 @@ def test_names_and_what_is_unknown() -> None:
         find_rule("no")
     with pytest.raises(RdejaxError, match="no such file; give a thing's name"):
         Registry("thing", "rdejax.memory", files=True).find("nowhere.py")
+
+
+@pytest.mark.parametrize(
+    ("memory", "setting", "wanted"),
+    [
+        ("rde", {"top_k": "few"}, "top_k=few: memory 'rde' takes a whole number or None"),
+        ("rde", {"strategy": 3}, "strategy=3: memory 'rde' takes text"),
+        ("swem", {"tau": "x"}, "tau=x: memory 'swem' takes a number"),
+        ("swem", {"bases": 1.5}, "bases=1.5: memory 'swem' takes a whole number"),
+    ],
+)
+def test_settings_of_another_type_are_refused(memory, setting, wanted) -> None:
+    with pytest.raises(RdejaxError, match=wanted):
+        Settings(memory=memory).override(**setting)
+
+
+def test_numbers_and_none_are_taken() -> None:
+    assert dict(Settings(memory="swem").override(tau=1).memory_settings) == {"tau": 1}
+    assert dict(Settings(memory="rde").override(top_k=None).memory_settings) == {"top_k": None}

@@ -5,13 +5,13 @@ first frame (whose mask was given) and the last are left out; mean, recall and d
 plain means over the objects of a sequence and over all objects.
 """
 
-from collections.abc import Sequence as Row
+from collections.abc import Sequence
 from pathlib import Path
 
 from rdejax.errors import RdejaxError
 from rdejax.evaluate.score_sequences import Plan, check_complete, masks_folder, run_plans
 from rdejax.evaluate.scores import Scores
-from rdejax.io.datasets import Sequence, list_sequences
+from rdejax.io.datasets import VideoSequence, list_sequences
 from rdejax.io.masks import BENCHMARK, VOID, ids_of, read_mask
 
 DATASETS = ("davis2016", "davis2017", "folder")
@@ -49,7 +49,10 @@ def evaluate(
 
 
 def evaluate_sequences(
-    dataset: str, sequences: Row[Sequence], results: str | Path, workers: int | None = None
+    dataset: str,
+    sequences: Sequence[VideoSequence],
+    results: str | Path,
+    workers: int | None = None,
 ) -> Scores:
     """As `evaluate`, for sequences that are listed already, of which masks may be left out."""
     results = Path(results)
@@ -64,7 +67,7 @@ def evaluate_sequences(
     return run_plans([_plan(dataset, sequence, results) for sequence in sequences], workers)
 
 
-def scored_stems(sequence: Sequence) -> tuple[str, ...]:
+def scored_stems(sequence: VideoSequence) -> tuple[str, ...]:
     """The annotated frames but the first, whose mask was given, and the last."""
     return tuple(sequence.masks)[1:-1]
 
@@ -83,7 +86,7 @@ def objects_of(first: Path) -> frozenset[int]:
     return frozenset(range(1, highest + 1))
 
 
-def _plan(dataset: str, sequence: Sequence, results: Path) -> Plan:
+def _plan(dataset: str, sequence: VideoSequence, results: Path) -> Plan:
     folder, stems = results / sequence.name, scored_stems(sequence)
     first = next(iter(sequence.masks.values()))
     binary = sequence.merge_objects or (dataset == "folder" and _is_binary(sequence))
@@ -96,7 +99,7 @@ def _plan(dataset: str, sequence: Sequence, results: Path) -> Plan:
     return Plan(sequence, folder, stems, False, None, opening - {VOID})
 
 
-def _is_binary(sequence: Sequence) -> bool:
+def _is_binary(sequence: VideoSequence) -> bool:
     """Whether the first true mask that holds anything holds 0 and 255 only."""
     for path in sequence.masks.values():
         if found := ids_of(read_mask(path, BENCHMARK)):

@@ -15,7 +15,7 @@ import numpy as np
 from rdejax.errors import RdejaxError, shorten
 from rdejax.evaluate.measures import frame_scores
 from rdejax.evaluate.scores import ObjectScore, Scores
-from rdejax.io.datasets import Sequence as VideoSequence
+from rdejax.io.datasets import VideoSequence
 from rdejax.io.masks import BENCHMARK, VOID, ids_of, merged, read_mask
 
 

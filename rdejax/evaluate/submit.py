@@ -25,8 +25,7 @@ from rdejax.evaluate.davis import objects_of
 from rdejax.evaluate.score_sequences import check_complete, usable_cores
 from rdejax.evaluate.youtube_vos import meta_path, read_meta
 from rdejax.files import atomic
-from rdejax.io.datasets import FRAME_SUFFIXES, list_files, list_sequences, locate
-from rdejax.io.datasets import Sequence as VideoSequence
+from rdejax.io.datasets import FRAME_SUFFIXES, VideoSequence, list_files, list_sequences, locate
 from rdejax.io.masks import BENCHMARK, VOID, ids_of, read_mask
 from rdejax.io.palette import davis_palette
 

@@ -9,7 +9,7 @@ given masks only; those are scored by the server, see `rdejax.evaluate.submit`.
 
 import dataclasses
 import json
-from collections.abc import Sequence as Row
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rdejax.errors import RdejaxError, shorten
 from rdejax.evaluate.score_sequences import Plan, check_complete, masks_folder, run_plans
 from rdejax.evaluate.scores import ObjectScore, Scores
 from rdejax.files import read_json
-from rdejax.io.datasets import Sequence, list_sequences, locate
+from rdejax.io.datasets import VideoSequence, list_sequences, locate
 from rdejax.io.masks import BENCHMARK, VOID, ids_of, read_mask
 
 Videos = dict[str, dict[int, "MetaObject"]]
@@ -105,7 +105,7 @@ def read_meta(path: Path) -> Videos:
 
 
 def mark_seen(
-    objects: Row[ObjectScore], meta_file: Path, seen: frozenset[str] | None
+    objects: Sequence[ObjectScore], meta_file: Path, seen: frozenset[str] | None
 ) -> tuple[tuple[ObjectScore, ...], str]:
     """Says for each object whether its category is a seen one.
 
@@ -138,7 +138,7 @@ def mark_seen(
     return marked, ""
 
 
-def _plan(sequence: Sequence, results: Path, meta: dict[int, MetaObject] | None) -> Plan:
+def _plan(sequence: VideoSequence, results: Path, meta: dict[int, MetaObject] | None) -> Plan:
     stems = tuple(sequence.masks)
     first = ids_of(read_mask(sequence.masks[stems[0]], BENCHMARK))
     # Frame k of the annotated ones is frame k - 1 of the scored ones, and the frame in which an
@@ -161,7 +161,7 @@ def _plan(sequence: Sequence, results: Path, meta: dict[int, MetaObject] | None)
     )
 
 
-def _check_truth(sequences: Row[Sequence], videos: Videos) -> None:
+def _check_truth(sequences: Sequence[VideoSequence], videos: Videos) -> None:
     """Refuses a split of which only the given masks are there, whose numbers would be wrong."""
     for sequence in sequences:
         listed = {stem for entry in videos.get(sequence.name, {}).values() for stem in entry.frames}

@@ -32,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             run_dataset(arguments)
             known = vars(arguments.data)
-        if arguments.out.report:
+        if arguments.result.report:
             from rdejax.report import write_report
 
             path = write_report(arguments.output, **known)
-            if not arguments.out.quiet:
+            if not arguments.result.quiet:
                 print(f"wrote {path}")
 
 

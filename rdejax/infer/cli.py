@@ -81,8 +81,8 @@ class DatasetOptions:
 class ModelOptions:
     """The model and how it is run.
 
-    Every setting of the memory rule is an option by its own name, too: --strategy F+L, --top-k 40
-    (all: no limit), --tau 0.05, --keep-every 5; docs/rules.md lists them.
+    Every setting of the memory rule is an option by its own name, too, such as --decay 0.5 ("all":
+    no limit); one that the rule does not have is answered with those it has.
     """
 
     checkpoint: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = "rde-lite"
@@ -168,19 +168,16 @@ class Arguments:
     mask: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Mask of the first frame (palette, greyscale or distinct colours), or a folder of masks named
     like their frames, for objects that appear later."""
-    data: Annotated[DatasetOptions, tyro.conf.arg(name="")] = DatasetOptions()
-    """See `DatasetOptions`."""
-    model: Annotated[ModelOptions, tyro.conf.arg(name="")] = ModelOptions()
-    """See `ModelOptions`."""
-    out: Annotated[OutputOptions, tyro.conf.arg(name="")] = OutputOptions()
-    """See `OutputOptions`."""
+    data: DatasetOptions = DatasetOptions()
+    model: ModelOptions = ModelOptions()
+    result: OutputOptions = OutputOptions()
 
 
 def _flags() -> frozenset[str]:
     """The options that `infer.py` has whatever the memory rule."""
     parts = (Arguments, DatasetOptions, ModelOptions, OutputOptions)
     names = {field.name.replace("_", "-") for part in parts for field in dataclasses.fields(part)}
-    names -= {"video", "data", "model", "out", "settings"}
+    names -= {"video", "data", "model", "result", "settings"}
     return frozenset({"--help", *("--" + name for name in names)})
 
 
@@ -196,7 +193,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         Arguments,
         args=rest,
         prog="infer.py",
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
         return_unknown_args=True,
     )
     if left:

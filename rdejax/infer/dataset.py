@@ -18,7 +18,7 @@ from rdejax.files import read_json, write_json
 from rdejax.infer.results import Progress, describe_difference
 from rdejax.infer.timing import CompileClock
 from rdejax.infer.video import Segmenter, Written, facts, run_stream
-from rdejax.io.datasets import Sequence as VideoSequence
+from rdejax.io.datasets import VideoSequence
 from rdejax.io.given import MAX_OBJECTS, GivenMasks, collect_masks
 from rdejax.io.masks import write_mask
 from rdejax.io.threads import AsyncWriter

@@ -12,8 +12,7 @@ from rdejax.infer.progress import ProgressDisplay
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.timing import Pace, write_pace
 from rdejax.infer.video import Segmenter, segment_to_folder
-from rdejax.io.datasets import Sequence as VideoSequence
-from rdejax.io.datasets import list_sequences
+from rdejax.io.datasets import VideoSequence, list_sequences
 from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
@@ -29,7 +28,7 @@ def run_video(arguments: Arguments) -> FrameSource:
     """
     import rdejax
 
-    options, out, quiet = arguments.model, arguments.out, arguments.out.quiet
+    options, out, quiet = arguments.model, arguments.result, arguments.result.quiet
     assert arguments.video is not None and arguments.mask is not None
     source = open_frames(arguments.video, allow_damaged=out.allow_damaged)
     given = load_given_masks(arguments.mask, source, max_objects=options.max_objects)
@@ -69,7 +68,7 @@ def _segment(
     folder: ResultFolder,
 ) -> dict[str, Any]:
     """Segments one video into its folder, with progress on the terminal; the facts."""
-    chunk, out = arguments.model.chunk, arguments.out
+    chunk, out = arguments.model.chunk, arguments.result
     if folder.progress.frames:
         note(f"continuing after {folder.progress.frames} frames", quiet=out.quiet)
     pace = Pace(folder.progress.frames)
@@ -105,13 +104,14 @@ def run_dataset(arguments: Arguments) -> None:
     Raises:
       RdejaxError: anything wrong with the data set or the output folder.
     """
-    data, options, out, quiet = arguments.data, arguments.model, arguments.out, arguments.out.quiet
+    data, options = arguments.data, arguments.model
+    overwrite, quiet = arguments.result.overwrite, arguments.result.quiet
     assert data.dataset is not None and data.root is not None
     sequences = list_sequences(data.dataset, data.root, data.split)
     _keep_inputs(arguments.output, sequences)
     model = load(options, data.dataset)
     run = {**_describe(options, model), "dataset": data.dataset}
-    folder = BenchmarkFolder(arguments.output, run, overwrite=out.overwrite)
+    folder = BenchmarkFolder(arguments.output, run, overwrite=overwrite)
     todo = [
         sequence
         for sequence in sequences

@@ -27,7 +27,7 @@ _LAYOUTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Sequence:
+class VideoSequence:
     """One video of a benchmark.
 
     Attributes:
@@ -60,7 +60,7 @@ def list_sequences(
     split: str = "val",
     *,
     need_frames: bool = True,
-) -> list[Sequence]:
+) -> list[VideoSequence]:
     """Lists the sequences of a benchmark on disk.
 
     Without an `ImageSets` folder, DAVIS layouts take every sequence found; `folder` honours
@@ -206,7 +206,9 @@ def _sequence_names(dataset: str, root: Path, split: str, where: Path) -> list[s
     return list(dict.fromkeys(names))
 
 
-def _read_sequence(dataset: str, name: str, frames_root: Path | None, masks_root: Path) -> Sequence:
+def _read_sequence(
+    dataset: str, name: str, frames_root: Path | None, masks_root: Path
+) -> VideoSequence:
     masks_dir = masks_root / name
     if not masks_dir.is_dir():
         raise RdejaxError(
@@ -233,4 +235,4 @@ def _read_sequence(dataset: str, name: str, frames_root: Path | None, masks_root
                 "a mask must carry the name of its frame"
             )
     davis = dataset in ("davis2016", "davis2017")
-    return Sequence(name, tuple(frames), masks, dataset == "davis2016", davis)
+    return VideoSequence(name, tuple(frames), masks, dataset == "davis2016", davis)

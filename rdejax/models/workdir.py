@@ -43,8 +43,10 @@ def read_workdir(folder: Path) -> StoredModel:
     if arrays is None:
         raise RdejaxError(f"{folder}: no checkpoint yet; one is made every {every} steps")
     changes = {} if run.get("memory") is None else {"memory": run["memory"]}
-    texts = run.get("memory_settings", ())
-    changes |= dict(name_and_value(text, f"{folder}: memory_settings {text!r}") for text in texts)
+    changes |= dict(
+        name_and_value(text, f"{folder}: memory_settings {text!r}")
+        for text in run.get("memory_settings", ())
+    )
     return StoredModel(
         system=system,
         config={"single_object": True} if run.get("single_object") else {},

@@ -13,7 +13,7 @@ from typing import Any
 from rdejax.errors import RdejaxError
 from rdejax.files import read_json
 from rdejax.infer.video import DEFAULT_FPS
-from rdejax.io.datasets import Sequence, list_files, list_sequences
+from rdejax.io.datasets import VideoSequence, list_files, list_sequences
 from rdejax.io.masks import PAINTING, MaskRules, merged
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
@@ -139,7 +139,7 @@ def _single(path: Path, summary: dict[str, Any], video: str | Path | FrameSource
 
 def _sequences(
     dataset: str, root: str | Path, split: str
-) -> tuple[list[Sequence], tuple[str, ...]]:
+) -> tuple[list[VideoSequence], tuple[str, ...]]:
     """The data set's sequences, without frames where those are missing."""
     try:
         return list_sequences(dataset, root, split), ()
@@ -149,7 +149,7 @@ def _sequences(
         return found, (f"Clips show masks without frames: {error}.",)
 
 
-def _of_dataset(path: Path, summary: dict[str, Any], sequence: Sequence) -> Video:
+def _of_dataset(path: Path, summary: dict[str, Any], sequence: VideoSequence) -> Video:
     names = [file.stem for file in sequence.frames] or list(sequence.masks)
     folder = path / sequence.name
     if not folder.is_dir():

@@ -15,7 +15,7 @@ from rdejax.data.batch import Clip
 from rdejax.data.loader import clip_loader
 from rdejax.data.sources.spec import Source, open_source
 from rdejax.errors import RdejaxError
-from rdejax.io.datasets import Sequence
+from rdejax.io.datasets import VideoSequence
 from rdejax.models import System
 from rdejax.models.weights import save_weights
 from rdejax.signals import Stopped, StopSignals
@@ -137,7 +137,7 @@ class _Run:
     model: System
     mesh: Mesh
     checkpoints: Checkpoints
-    sequences: list[Sequence]
+    sequences: list[VideoSequence]
     monitor: Monitor
     stop: StopSignals
 

@@ -15,7 +15,7 @@ from rdejax.errors import RdejaxError
 from rdejax.evaluate.davis import DATASETS, evaluate_sequences
 from rdejax.infer.dataset import read_given
 from rdejax.infer.video import Written, run_stream
-from rdejax.io.datasets import Sequence, list_sequences
+from rdejax.io.datasets import VideoSequence, list_sequences
 from rdejax.io.masks import write_mask
 from rdejax.io.threads import AsyncWriter
 from rdejax.io.video import FolderFrames
@@ -26,7 +26,7 @@ from rdejax.propagate.slots import known_layout
 from rdejax.train.config import ValidateConfig
 
 
-def validation_sequences(config: ValidateConfig) -> list[Sequence]:
+def validation_sequences(config: ValidateConfig) -> list[VideoSequence]:
     """The sequences to validate on, cut to their first `config.frames` frames.
 
     Raises:
@@ -56,7 +56,7 @@ def validation_sequences(config: ValidateConfig) -> list[Sequence]:
 def validate(
     model: System,
     config: ValidateConfig,
-    sequences: list[Sequence],
+    sequences: list[VideoSequence],
     *,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ def validate(
     }
 
 
-def _first_frames(sequence: Sequence, count: int) -> Sequence:
+def _first_frames(sequence: VideoSequence, count: int) -> VideoSequence:
     if not count:
         return sequence
     frames = sequence.frames[:count]
@@ -105,7 +105,9 @@ def _first_frames(sequence: Sequence, count: int) -> Sequence:
     return dataclasses.replace(sequence, frames=frames, masks=masks)
 
 
-def _score(model: System, config: ValidateConfig, sequence: Sequence) -> tuple[float, float, int]:
+def _score(
+    model: System, config: ValidateConfig, sequence: VideoSequence
+) -> tuple[float, float, int]:
     """Sums of J and F over the objects of a sequence, and their number."""
     with tempfile.TemporaryDirectory(prefix="rdejax-validate-") as folder:
         _segment(model, config, sequence, Path(folder) / sequence.name)
@@ -115,7 +117,7 @@ def _score(model: System, config: ValidateConfig, sequence: Sequence) -> tuple[f
     return sum(j), sum(f), len(j)
 
 
-def _segment(model: System, config: ValidateConfig, sequence: Sequence, folder: Path) -> None:
+def _segment(model: System, config: ValidateConfig, sequence: VideoSequence, folder: Path) -> None:
     """Writes the masks of a sequence, through the same parts as infer.py."""
     source = FolderFrames(sequence.frames[0].parent, sequence.frames)
     given = read_given(sequence, source)
