@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,6 +107,10 @@ class FakeStream:
             self.count += 1
         self.pushed.append(len(frames))
         return np.stack(results)
+
+    def submit(self, frames, masks=None, beside=None):
+        results = self.push(frames, masks)
+        return SimpleNamespace(masks=lambda: results)
 
     @property
     def objects(self):

@@ -379,15 +379,15 @@ def test_real_stream_continues_from_its_saved_state(clip):
 
     def stopping():
         stream = rdejax.stream(model)
-        push, left = stream.push, [2]
+        submit, left = stream.submit, [2]
 
-        def push_twice(frames, masks=None):
+        def submit_twice(frames, masks=None, beside=None):
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
-            return push(frames, masks)
+            return submit(frames, masks, beside)
 
-        stream.push = push_twice
+        stream.submit = submit_twice
         return stream
 
     def run(make_stream):

@@ -168,6 +168,9 @@ class Arguments:
     mask: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Mask of the first frame (palette, greyscale or distinct colours), or a folder of masks named
     like their frames, for objects that appear later."""
+    beside: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
+    """What the model takes for each frame beside its picture, if it takes any: arrays [frames, ...]
+    by name; with --dataset a folder of such files named like the sequences."""
     data: DatasetOptions = DatasetOptions()
     model: ModelOptions = ModelOptions()
     result: OutputOptions = OutputOptions()

@@ -9,9 +9,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from rdejax.errors import RdejaxError
 from rdejax.files import read_json, write_json
@@ -133,6 +136,7 @@ def segment_sequence(
     given: GivenMasks,
     folder: BenchmarkFolder,
     *,
+    beside: Mapping[str, np.ndarray] = MappingProxyType({}),
     chunk: int,
     on_frames: Callable[[int], object] = lambda done: None,
 ) -> dict[str, Any]:
@@ -144,6 +148,7 @@ def segment_sequence(
       source: its frames.
       given: its masks.
       folder: where results go.
+      beside: see `run_stream`.
       chunk: frames per call of the stream.
       on_frames: told the number of frames done.
 
@@ -168,8 +173,9 @@ def segment_sequence(
                 source.frames(),
                 given.masks,
                 out.put,
+                beside=beside,
                 chunk=chunk,
-                after=on_frames,
+                on_frames=on_frames,
                 where=source.path,
             )
         seconds = time.perf_counter() - begun

@@ -4,8 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rdejax.cli import note
 from rdejax.errors import RdejaxError
+from rdejax.infer.beside import digest_beside, read_beside
 from rdejax.infer.cli import Arguments, ModelOptions
 from rdejax.infer.dataset import BenchmarkFolder, read_given, segment_sequence, totals
 from rdejax.infer.progress import ProgressDisplay
@@ -35,6 +38,7 @@ def run_video(arguments: Arguments) -> FrameSource:
     for text in given.notes:
         note(text, quiet=quiet)
     model = load(options)
+    beside = read_beside(arguments.beside, model, len(source))
     fps = out.fps or source.fps
     folder = ResultFolder(
         arguments.output,
@@ -42,18 +46,19 @@ def run_video(arguments: Arguments) -> FrameSource:
             **_describe(options, model),
             "source": source.fingerprint(),
             "masks": _digest_masks(given),
+            **({"beside": digest_beside(beside)} if beside else {}),
             "overlay": not out.no_overlay,
             "fps": None if out.no_overlay or fps is None else float(fps),
         },
         source.names,
         version=rdejax.__version__,
         overwrite=out.overwrite,
-        inputs=[arguments.video, arguments.mask],
+        inputs=[arguments.video, arguments.mask, *filter(None, [arguments.beside])],
     )
     if folder.finished is not None:
         _say(f"{folder.path}: is whole already, nothing to do", quiet)
         return source
-    values = _segment(model, arguments, source, given, folder)
+    values = _segment(model, arguments, source, given, beside, folder)
     environment = _environment(options, model)
     summary = folder.finish({**values, **_facts(source, given, fps), **environment})
     _say(_sentence(folder.path, summary, len(given.objects)), quiet)
@@ -65,6 +70,7 @@ def _segment(
     arguments: Arguments,
     source: FrameSource,
     given: GivenMasks,
+    beside: dict[str, np.ndarray],
     folder: ResultFolder,
 ) -> dict[str, Any]:
     """Segments one video into its folder, with progress on the terminal; the facts."""
@@ -83,6 +89,7 @@ def _segment(
             source,
             given,
             folder,
+            beside=beside,
             chunk=_chunk(model, chunk, source.size),
             overlay=not out.no_overlay,
             fps=out.fps or source.fps,
@@ -132,6 +139,11 @@ def run_dataset(arguments: Arguments) -> None:
                 source,
                 given,
                 folder,
+                beside=read_beside(
+                    arguments.beside and arguments.beside / f"{sequence.name}.npz",
+                    model,
+                    len(source),
+                ),
                 chunk=_chunk(model, options.chunk, source.size),
                 on_frames=lambda count, before=before: display.update(before + count),
             )

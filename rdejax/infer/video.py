@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,15 +28,24 @@ _CHECKPOINT_SECONDS = 30.0
 OnFrames = Callable[[int], object]
 
 
+class Results(Protocol):
+    """What is needed of `rdejax.propagate.pending.Pending`."""
+
+    def masks(self) -> UInt8[np.ndarray, "n h w"]:
+        """The masks; waits for them."""
+        ...
+
+
 class Segmenter(Protocol):
     """What is needed of `rdejax.stream(model)`."""
 
-    def push(
+    def submit(
         self,
         frames: UInt8[np.ndarray, "n h w 3"],
-        masks: dict[int, IdMask] | None = None,
-    ) -> UInt8[np.ndarray, "n h w"]:
-        """Segments the next frames."""
+        masks: Mapping[int, IdMask] | None = None,
+        beside: Mapping[str, np.ndarray] | None = None,
+    ) -> Results:
+        """Segments the next frames, without waiting for them."""
         ...
 
     @property
@@ -67,22 +77,31 @@ def run_stream(
     given: Mapping[int, IdMask],
     write: Callable[[Written], object],
     *,
+    beside: Mapping[str, np.ndarray] = MappingProxyType({}),
     chunk: int,
     start: int = 0,
-    after: OnFrames = lambda done: None,
+    on_frames: OnFrames = lambda done: None,
+    resume_point: OnFrames | None = None,
+    due: Callable[[], bool] = lambda: False,
     where: str | Path = "the video",
 ) -> int:
     """Pushes frames through a stream, chunk by chunk.
+
+    The next chunk is on its way to the device before the last one's masks are fetched.
 
     Args:
       stream: what segments.
       frames: (name, frame) from frame number `start` on; consumed in a thread.
       given: frame number -> mask.
       write: takes every result, in order, on this thread.
+      beside: what the model takes for each frame beside its picture: arrays [T, ...] by name.
       chunk: frames per call of the stream; the first call gets one more, because blocks of frames
         that share a memory begin after frame 0. A multiple of `every` cuts no block in two.
       start: number of the first frame.
-      after: called with the number of frames done after each chunk.
+      on_frames: called with the number of frames done after each chunk.
+      resume_point: called with the number of frames done when it is due: then all that was pushed
+        is written, and the stream's state is that after these frames.
+      due: whether it is time for a resume point.
       where: the video's name, for error messages.
 
     Returns:
@@ -92,15 +111,32 @@ def run_stream(
       RdejaxError: a given mask lies behind the last frame; what `frames` raises.
     """
     done = start
+    underway: tuple[list[tuple[str, Frame]], Results] | None = None
+
+    def finish() -> None:
+        nonlocal underway
+        if underway is not None:
+            group, results = underway
+            underway = None
+            for (name, frame), mask in zip(group, np.asarray(results.masks()), strict=True):
+                write(Written(name, frame, mask))
+
     # Two chunks ahead: one being cut off the queue, one being decoded meanwhile.
     with Prefetcher(frames, depth=2 * chunk) as decoded:
         for group in chunked(decoded, chunk, first=None if start else chunk + 1):
             masks = {i - done: given[i] for i in given if done <= i < done + len(group)}
-            results = stream.push(np.stack([frame for _, frame in group]), masks or None)
-            for (name, frame), mask in zip(group, np.asarray(results), strict=True):
-                write(Written(name, frame, mask))
+            also = {name: x[done : done + len(group)] for name, x in beside.items()}
+            frames_now = np.stack([frame for _, frame in group])
+            results = stream.submit(frames_now, masks or None, also or None)
+            finish()
+            underway = group, results
+            on_frames(done)
             done += len(group)
-            after(done)
+            if resume_point is not None and due():
+                finish()
+                resume_point(done)
+        finish()
+        on_frames(done)
     late = [index for index in given if index >= done]
     if late:
         raise RdejaxError(
@@ -196,12 +232,13 @@ class ResumePoints:
             compilations=self._before.compilations + self._clock.count,
         )
 
-    def after(self, done: int, stream: Segmenter, writer: ResultWriter) -> None:
-        """Saves if it is time to."""
+    def due(self, stream: Segmenter) -> bool:
+        """Whether it is time to save; before the first mask there is no state, nothing to lose."""
+        return time.perf_counter() >= self._next and bool(stream.objects)
+
+    def save(self, done: int, stream: Segmenter, writer: ResultWriter) -> None:
+        """Saves, when all masks of these frames were given to the writer."""
         begun = time.perf_counter()
-        # Before the first mask there is no state, and nothing to lose.
-        if begun < self._next or not stream.objects:
-            return
         writer.flush_masks()
         self._folder.checkpoint(self.progress(done), stream.save)
         ended = time.perf_counter()
@@ -215,6 +252,7 @@ def segment_to_folder(
     given: GivenMasks,
     folder: ResultFolder,
     *,
+    beside: Mapping[str, np.ndarray] = MappingProxyType({}),
     chunk: int,
     overlay: bool = True,
     fps: float | Fraction | None = None,
@@ -228,6 +266,7 @@ def segment_to_folder(
       source: the video.
       given: its masks.
       folder: where results go; its `progress` says where to start.
+      beside: see `run_stream`.
       chunk: frames per call of the stream.
       overlay: write overlay.mp4 too.
       fps: of the overlay; None takes the source's, or 24.
@@ -243,19 +282,17 @@ def segment_to_folder(
     with CompileClock() as clock:
         checkpoints = ResumePoints(folder, clock, checkpoint_seconds)
         with ResultWriter(folder, source.size, rate) as writer:
-
-            def after(done: int) -> None:
-                on_frames(done)
-                checkpoints.after(done, stream, writer)
-
             count = run_stream(
                 stream,
                 writer.begin(source, start),
                 given.masks,
                 writer.write,
+                beside=beside,
                 chunk=chunk,
                 start=start,
-                after=after,
+                on_frames=on_frames,
+                resume_point=lambda done: checkpoints.save(done, stream, writer),
+                due=lambda: checkpoints.due(stream),
                 where=source.path,
             )
         return facts(checkpoints.progress(count))
