@@ -116,7 +116,7 @@ def _three_frames(model, frames, labels):
     probs = without_border(jax.nn.softmax(logits[0], axis=0), GEOMETRY.inside())
     state = model.memorize(state, second, probs)
     out["mem_key1"], out["mem_value1"] = state.memory.key[0, :, 1], state.memory.value[0, :, 0, 1]
-    out["affinity2"] = _affinity(third.key, state.memory.key[0])
+    out["affinity2"] = _affinity(third.key, state.memory.key[0, :, :2])
     out["readout2"] = model.read(state, third)[1][0]
     out["logit2"] = model.segment(state, third)[1][0]
     return out

@@ -16,9 +16,10 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import flax.struct
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
+
+from rdejax.nn.replaced import replaced
 
 
 @flax.struct.dataclass
@@ -115,12 +116,7 @@ class MemoryRule(nnx.Module):
         Returns:
           A rule that shares the weights of this one.
         """
-        # A new object over the same weights: NNX forbids setting attributes of one that was made
-        # outside the transformation in progress.
-        rule = jax.tree.map(lambda x: x, self)
-        for name, value in self.trained_with.items():
-            setattr(rule, name, value)
-        return rule
+        return replaced(self, **self.trained_with)
 
     def capacity_for(self, writes: int) -> int | None:
         """Capacity (in whatever unit `reserve` takes) that holds the first frame and `writes` more.

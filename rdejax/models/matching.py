@@ -24,6 +24,7 @@ from rdejax.models.protocol import (
     frame_by_frame,
     merge_groups,
 )
+from rdejax.nn.replaced import replaced
 
 # Object-frames decoded at once; beyond it the work goes in pieces, for memory.
 _DECODE_AT_ONCE = 24
@@ -295,8 +296,4 @@ class Matching(System):
 
     def with_memory(self, memory: MemoryRule) -> Self:
         """The same networks, weights shared, with another memory rule."""
-        # A new object over the same weights: NNX forbids setting attributes of one that was made
-        # outside of the transformation in progress.
-        other = jax.tree.map(lambda x: x, self)
-        other.memory = memory
-        return other
+        return replaced(self, memory=memory)

@@ -16,6 +16,7 @@ from rdejax.models import System
 from rdejax.models.matching import Matching
 from rdejax.models.protocol import State
 from rdejax.models.registry import outline
+from rdejax.nn.replaced import replaced
 from rdejax.propagate import ids
 from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.programs import segment_blocks, start_video
@@ -115,11 +116,7 @@ def _check(model: Matching, values: dict[str, Any]) -> None:
 
 
 def _with(model: Matching, values: dict[str, Array]) -> Matching:
-    # A new object over the same weights: the settings are tracers of the vmap in progress.
-    rule = jax.tree.map(lambda x: x, model.memory)
-    for name, value in values.items():
-        setattr(rule, name, value)
-    return model.with_memory(rule)
+    return model.with_memory(replaced(model.memory, **values))
 
 
 @partial(jax.jit, static_argnames=("geometry", "writes"))

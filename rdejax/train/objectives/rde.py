@@ -24,6 +24,7 @@ from rdejax.models.matching import Entry, Matching, MatchingFeatures, MatchingSt
 from rdejax.models.protocol import one_frame
 from rdejax.train.losses import channel_kl, one_hot_masks
 from rdejax.train.objectives.protocol import ClipOutputs, Objective, one_of
+from rdejax.train.objectives.registry import register
 from rdejax.train.objectives.unroll import encode_clip, kept, with_background
 from rdejax.train.scanning import scan
 
@@ -35,6 +36,7 @@ class _Past:
     guidance: Float[Array, ""]
 
 
+@register("rde")
 @dataclasses.dataclass(frozen=True)
 class RDEObjective(Objective):
     """L_Seg + mu L_UG + gamma L_MC, for any memory rule on the shared body.

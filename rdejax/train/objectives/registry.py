@@ -1,22 +1,22 @@
-"""Objectives by name."""
+"""Objectives by name, from this package or from a user's own file."""
 
-from rdejax.errors import RdejaxError
+from collections.abc import Callable
+
+from rdejax.registry import Registry
 from rdejax.train.objectives.protocol import Objective
-from rdejax.train.objectives.rde import RDEObjective
-from rdejax.train.objectives.unroll import UnrollObjective
 
-_OBJECTIVES: dict[str, type[Objective]] = {
-    kind.name: kind for kind in (UnrollObjective, RDEObjective)
-}
+_OBJECTIVES = Registry[Objective]("objective", "rdejax.train.objectives", files=True)
+
+
+def register(name: str) -> Callable[[type[Objective]], type[Objective]]:
+    """Class decorator: makes an `Objective` known by `name` to recipes and the command line."""
+    return _OBJECTIVES.register(name)
 
 
 def find_objective(name: str) -> type[Objective]:
-    """The objective of that name.
+    """The objective registered as `name`, or the one that the Python file `name` registers.
 
     Raises:
-      RdejaxError: no such objective; names the known ones.
+      RdejaxError: see `Registry.find`.
     """
-    if name not in _OBJECTIVES:
-        known = ", ".join(sorted(_OBJECTIVES))
-        raise RdejaxError(f"objective {name!r} is unknown; choose one of {known}")
-    return _OBJECTIVES[name]
+    return _OBJECTIVES.find(name)

@@ -12,9 +12,11 @@ from rdejax.data.batch import Clip
 from rdejax.models import Features, State, System
 from rdejax.models.protocol import one_frame
 from rdejax.train.objectives.protocol import ClipOutputs, Objective, one_of
+from rdejax.train.objectives.registry import register
 from rdejax.train.scanning import scan
 
 
+@register("unroll")
 @dataclasses.dataclass(frozen=True)
 class UnrollObjective(Objective):
     """Every frame is segmented from the system's own memory, which remembers every frame.
