@@ -14,6 +14,7 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.affinity import similarity, softmax_weights, top_k_weights
 from rdejax.memory.protocol import Masks
 from rdejax.memory.registry import make_rule
+from rdejax.models.grouped import OwnKeys, SharedKeys
 from rdejax.propagate.slots import Layout
 from rdejax.visualize.bases import assign
 from rdejax.visualize.commands_memory import Bases, Pca, Relevance
@@ -73,7 +74,7 @@ def test_memory_of_an_object_in_a_later_group(own_keys):
     stream = SimpleNamespace(
         layout=layout,
         state=SimpleNamespace(memory={"x": numbers}),
-        model=SimpleNamespace(own_keys=own_keys),
+        model=SimpleNamespace(over=OwnKeys if own_keys else SharedKeys),
     )
     step = Step(0, FRAMES[0], MASK, cast(Any, stream))
     memory, slot = step.memory_of(9)
@@ -125,26 +126,26 @@ def test_relevance_is_the_weights_of_the_readout(name, writes, top_k):
 
 
 def test_entries_are_called_by_their_frames():
-    written = written_frames(every=3, start=2, time=10)
-    assert written == [2, 3, 6, 9] and written_frames(5, 0, 0) == [0]
+    written = written_frames(lambda time: time % 3 == 0, start=2, time=10)
+    assert written == [2, 3, 6, 9] and written_frames(lambda time: time % 5 == 0, 0, 0) == [0]
     rule, state, _ = state_of("bank", 3)
-    assert entry_names(rule, state, written) == [(f"frame {t}", t) for t in written]
+    assert entry_names(rule.contents(state), written) == [(f"frame {t}", t) for t in written]
     # The first stays, the oldest of the others makes room.
     rule, state, _ = state_of("bank", 3, max_frames=3)
-    assert [t for _, t in entry_names(rule, state, written)] == [2, 9, 6]
+    assert [t for _, t in entry_names(rule.contents(state), written)] == [2, 9, 6]
     # Every second one stays, and the latest is there besides.
     rule, state, _ = state_of("bank", 3, keep_every=2)
-    assert [t for _, t in entry_names(rule, state, written)] == [2, 6, 9]
+    assert [t for _, t in entry_names(rule.contents(state), written)] == [2, 6, 9]
     rule, state, _ = state_of("rde", 3, strategy="F+2L")
-    assert entry_names(rule, state, written) == [("L (frame 9)", 9), ("F (frame 2)", 2)]
+    assert entry_names(rule.contents(state), written) == [("L (frame 9)", 9), ("F (frame 2)", 2)]
     rule, state, _ = state_of("average", 3, first=True)
-    assert entry_names(rule, state, written) == [("updated", 9), ("F (frame 2)", 2)]
+    assert entry_names(rule.contents(state), written) == [("updated", 9), ("F (frame 2)", 2)]
 
 
 def test_memories_off_the_grid_are_refused():
     rule = make_rule("swem", key_channels=4, value_channels=6, rngs=nnx.Rngs(0), bases=4, top_l=2)
     with pytest.raises(RdejaxError, match="memory rule 'swem' keeps no values on the frame's grid"):
-        check_on_grid("swem", rule, (3, 4))
+        check_on_grid("swem", rule.contents(None), (3, 4))
 
 
 def test_bases_come_from_the_state_of_swem():

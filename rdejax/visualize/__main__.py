@@ -3,8 +3,7 @@
 import tyro
 
 from rdejax.cli import cli_errors
-from rdejax.visualize.commands_charts import Growth, Times
-from rdejax.visualize.commands_frames import Overlay, Sheet, Strip
+from rdejax.visualize.commands import Growth, Overlay, Sheet, Strip, Times
 from rdejax.visualize.commands_memory import Bases, Pca, Relevance
 
 _DESCRIPTION = """Pictures for papers, one file per command; docs/pictures.md shows them all.
