@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 import cv2
 import numpy as np
