@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 
 import av
 import numpy as np
@@ -243,6 +244,14 @@ def test_results_without_scores_or_frames(tmp_path):
     assert "There are no scores: the run was not evaluated" in page.text("p")
     assert "masks without frames" in page.text("li")
     assert "400.0 ms" in page.text("text") and len(page.files("video/mp4")) == 2
+
+
+def test_without_matplotlib_the_page_says_what_its_plots_need(tmp_path, monkeypatch):
+    make_dataset(tmp_path / "data", tmp_path / "out", {"a": 0, "b": 3})
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = Page(write_report(tmp_path / "out", dataset="folder", root=tmp_path / "data"))
+    assert "no plots: charts need matplotlib" in page.text("li") and not page.all("svg")
+    assert len(page.files("video/mp4")) == 2 and "100.0" in page.text("td")
 
 
 def test_numbers_of_results_json_where_the_truth_is_not_at_hand(tmp_path):

@@ -17,9 +17,17 @@ from rdejax.memory.registry import make_rule
 from rdejax.models.grouped import OwnKeys, SharedKeys
 from rdejax.propagate.slots import Layout
 from rdejax.visualize.bases import assign
-from rdejax.visualize.commands_memory import Bases, Pca, Relevance
+from rdejax.visualize.commands_memory import BasesPicture, Pca, Relevance
 from rdejax.visualize.relevance import check_on_grid, relevance
-from rdejax.visualize.trace import Step, entry_names, frame_key, walk, written_frames
+from rdejax.visualize.trace import (
+    Step,
+    entry_names,
+    entry_of_latest,
+    frame_key,
+    matching,
+    walk,
+    written_frames,
+)
 
 SIZE = (48, 64)
 FRAMES = moving_frames(4, SIZE)
@@ -179,7 +187,7 @@ def test_commands_write_pictures(clip):
     with Image.open(clip / "out.png") as image:
         assert image.size[0] == 2 * 64 + 5
     bases = ("bases=4", "top_l=4", "seed=1")
-    command(Bases, clip, memory="swem", frames=(2, 0), top_k=None, set=bases).run()
+    command(BasesPicture, clip, memory="swem", frames=(2, 0), top_k=None, set=bases).run()
     with Image.open(clip / "out.png") as image:
         assert image.size[0] > 2 * 64 + 5 and image.size[1] > 2 * 48 + 5
 
@@ -200,8 +208,8 @@ def test_commands_write_pictures(clip):
         (Pca, {"width": 3}, "width=3"),
         (Pca, {"memories": ("rde",), "set": ("strategy=F+L",)}, "keeps no recurrent embedding"),
         (Pca, {"set": ("top_k",)}, "--set top_k: give NAME=VALUE"),
-        (Bases, {"memory": "rde", "count": 1}, "memory rule 'rde' keeps no bases"),
-        (Bases, {"checkpoint": "nowhere"}, "nowhere: no such model"),
+        (BasesPicture, {"memory": "rde", "count": 1}, "memory rule 'rde' keeps no bases"),
+        (BasesPicture, {"checkpoint": "nowhere"}, "nowhere: no such model"),
     ],
 )
 def test_what_cannot_be_shown_is_told_in_a_sentence(clip, kind, options, message):
@@ -209,3 +217,38 @@ def test_what_cannot_be_shown_is_told_in_a_sentence(clip, kind, options, message
     with pytest.raises(RdejaxError, match=message):
         command(kind, clip, **options).run()
     assert not (clip / "out.png").exists()
+
+
+def test_the_entry_of_the_latest_frame():
+    def latest(name, writes, **settings):
+        rule, state, _ = state_of(name, writes, **settings)
+        return entry_of_latest(rule.contents(state))
+
+    assert latest("bank", 3) == 3 and latest("bank", 3, max_frames=3) == 1
+    assert latest("rde", 3) == 0 and latest("average", 2, first=True) == 0
+    assert latest("rde", 3, strategy="F+L") is None
+
+
+_MINE = """
+from rdejax.memory.average import AverageMemory
+from rdejax.memory.protocol import Entries
+from rdejax.memory.registry import register
+
+@register("mine")
+class Mine(AverageMemory):
+    def contents(self, state):
+        return Entries(state.key, state.value, ("of mine",), (None,))
+"""
+
+
+def test_a_rule_of_ones_own_says_what_can_be_shown(tmp_path):
+    (tmp_path / "mine.py").write_text(_MINE)
+    rule, state, query = state_of(str(tmp_path / "mine.py"), 2, top_k=None)
+    assert entry_names(rule.contents(state), [0, 4, 8]) == [("of mine", 8)]
+    weights = relevance(rule, state, query, np.ones((3, 4), bool), 0)
+    assert weights.shape == (1, 3, 4) and float(weights.sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_systems_without_keys_to_match_are_refused():
+    with pytest.raises(RdejaxError, match="model 'other' does not match keys"):
+        matching(cast(Any, SimpleNamespace(name="other")))

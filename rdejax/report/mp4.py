@@ -89,7 +89,7 @@ def plan_clips(videos: Sequence[tuple[int, tuple[int, int]]], most_bytes: int) -
     return [ClipPlan(i, counts[i], side, int(cost(i, side) * spare)) for i in taken]
 
 
-def encode(video: ResultVideo, plan: ClipPlan) -> Mp4:
+def encode_clip(video: ResultVideo, plan: ClipPlan) -> Mp4:
     """Encodes a clip at constant quality, with its rate bounded by what the plan allows.
 
     Raises:

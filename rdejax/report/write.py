@@ -10,7 +10,7 @@ from rdejax.evaluate.scores import Curve
 from rdejax.files import atomic, read_json
 from rdejax.io.video import FrameSource
 from rdejax.report.frames import Cell, make_strip, mask_size
-from rdejax.report.mp4 import Mp4, encode, plan_clips
+from rdejax.report.mp4 import Mp4, encode_clip, plan_clips
 from rdejax.report.page import Contents, render
 from rdejax.report.result_set import ResultSet, ResultVideo, read_results
 from rdejax.report.score_charts import Chart, score_charts, time_charts
@@ -198,7 +198,7 @@ def _clips(videos: Sequence[ResultVideo], most_bytes: int, on_videos: OnVideos) 
     clips: dict[str, Mp4] = {}
     spent = 0
     for number, plan in enumerate(plans):
-        clip = encode(videos[plan.index], plan)
+        clip = encode_clip(videos[plan.index], plan)
         # The encoder may miss its rate on a clip; the page's size is a promise.
         if spent + len(clip.content) <= most_bytes:
             clips[videos[plan.index].name] = clip

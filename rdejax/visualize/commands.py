@@ -10,17 +10,17 @@ from rdejax.errors import RdejaxError
 from rdejax.io.overlay import render_overlay
 from rdejax.io.video import FrameSource, open_frames
 from rdejax.visualize.charts import save_figure
-from rdejax.visualize.files import (
+from rdejax.visualize.grid import Picture, fit
+from rdejax.visualize.measurements import component_times, growth_curves, read_runs
+from rdejax.visualize.picture_files import (
     CHART_SUFFIXES,
     IMAGE_SUFFIXES,
     MaskFolder,
     check_output,
     choose_frames,
-    read_frames,
+    frames_by_number,
     save_image,
 )
-from rdejax.visualize.grid import Picture, fit
-from rdejax.visualize.measurements import component_times, growth_curves, read_runs
 from rdejax.visualize.sheet import contact_sheet
 from rdejax.visualize.strip import comparison_strip
 from rdejax.visualize.style import TILE
@@ -81,7 +81,7 @@ class OfMasks(OfVideo):
         for path in folders:
             folder = MaskFolder(path, source)
             masks.append([folder.read(number) for number in numbers])
-        frames = read_frames(source, numbers)
+        frames = frames_by_number(source, numbers)
         return numbers, [frames[number] for number in numbers], masks
 
 

@@ -20,8 +20,8 @@ from rdejax.propagate.geometry import Geometry
 from rdejax.visualize.bases import base_rows
 from rdejax.visualize.commands import Frames, OfVideo
 from rdejax.visualize.embeddings import embedding_rows
-from rdejax.visualize.files import choose_frames, save_image
 from rdejax.visualize.grid import Picture, fit
+from rdejax.visualize.picture_files import choose_frames, save_image
 from rdejax.visualize.relevance import check_on_grid, mark_pixel, relevance, relevance_sheet
 from rdejax.visualize.strides import covered, grid_positions, grid_shape, spread
 from rdejax.visualize.trace import (
@@ -260,7 +260,7 @@ class Relevance(_Traced):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bases(_Traced):
+class BasesPicture(_Traced):
     """SWEM's bases: a colour for each, at the positions that are most like it.
 
     Bright colours are bases of the object, pale ones those of the background. A base keeps its

@@ -77,7 +77,7 @@ def describe_numbers(numbers: Sequence[int]) -> str:
     return f"{numbers[0]} to {numbers[-1]}{step}"
 
 
-def read_frames(
+def frames_by_number(
     source: FrameSource, numbers: Sequence[int]
 ) -> dict[int, UInt8[np.ndarray, "h w 3"]]:
     """Some frames of a video by number; decoding stops after the last of them.
