@@ -246,6 +246,16 @@ def test_results_without_scores_or_frames(tmp_path):
     assert "400.0 ms" in page.text("text") and len(page.files("video/mp4")) == 2
 
 
+def test_incomplete_results_json_leaves_dashes(tmp_path):
+    make_dataset(tmp_path / "data", tmp_path / "out", {"a": 0, "b": 3})
+    sequences = {"a": {"J&F-Mean": 0.5, "J-Mean": None}, "b": {"J-Mean": 0.25}}
+    content = {"global": {"J&F-Mean": 0.5, "J-Mean": 0.25}, "sequences": sequences}
+    (tmp_path / "out" / "results.json").write_text(json.dumps(content))
+    page = Page(write_report(tmp_path / "out"))
+    assert [a["data-value"] for a in page.all("td")][:4] == ["0.500000000", "", "", "0.250000000"]
+    assert "–" in page.text("td", "text")
+
+
 def test_without_matplotlib_the_page_says_what_its_plots_need(tmp_path, monkeypatch):
     make_dataset(tmp_path / "data", tmp_path / "out", {"a": 0, "b": 3})
     monkeypatch.setitem(sys.modules, "matplotlib", None)

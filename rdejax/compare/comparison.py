@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rdejax.compare.scored_runs import ScoredRun, describe_inference, sequence_of
 from rdejax.errors import RdejaxError
 from rdejax.evaluate.score_table import Row, lowest_first
-from rdejax.evaluate.scores import COLUMNS, SEEN_COLUMNS
+from rdejax.evaluate.scores import COLUMNS, seen_row
 
 METRICS = ("J&F-Mean", "J-Mean", "F-Mean")
 LOWER_IS_BETTER = ("J-Decay", "F-Decay")
@@ -141,14 +141,8 @@ def _mean_seen(run: ScoredRun, seen: dict[str, bool]) -> Row:
     """J and F of seen and unseen categories and G, by `SEEN_COLUMNS`; empty without categories."""
     if not seen:
         return {}
-    means = []
-    for column in ("J-Mean", "F-Mean"):
-        for which in (True, False):
-            values = [
-                run.scores.objects[name][column] for name, is_ in seen.items() if is_ is which
-            ]
-            means.append(sum(values) / len(values) if values else math.nan)
-    return dict(zip(SEEN_COLUMNS, (sum(means) / 4, *means), strict=True))
+    rows = [(is_seen, run.scores.objects[name]) for name, is_seen in seen.items()]
+    return seen_row([(is_seen, row["J-Mean"], row["F-Mean"]) for is_seen, row in rows])
 
 
 def _missing(runs: Sequence[ScoredRun], common: Sequence[str]) -> list[str]:

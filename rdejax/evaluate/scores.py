@@ -133,9 +133,14 @@ def summarise_seen(objects: Sequence[ObjectScore]) -> dict[str, float]:
     """
     if not objects or any(score.seen is None for score in objects):
         return {}
+    return seen_row([(bool(s.seen), float(np.mean(s.j)), float(np.mean(s.f))) for s in objects])
+
+
+def seen_row(objects: Sequence[tuple[bool, float, float]]) -> dict[str, float]:
+    """The numbers by `SEEN_COLUMNS`, from (of a seen category?, J, F) of each object."""
     means = [
-        _mean([float(np.mean(getattr(score, which))) for score in objects if score.seen is seen])
-        for which in ("j", "f")
+        _mean([scores[which] for is_seen, *scores in objects if is_seen is seen])
+        for which in (0, 1)
         for seen in (True, False)
     ]
     return dict(zip(SEEN_COLUMNS, (sum(means) / 4, *means), strict=True))

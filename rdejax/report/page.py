@@ -71,6 +71,7 @@ def render(contents: Contents) -> str:
         {field.name: getattr(contents, field.name) for field in dataclasses.fields(contents)},
         table=table,
         columns=columns,
+        nan=math.nan,
         extra={name: value for name, value in table.total.items() if name not in columns},
         title=results.videos[0].name if results.single else results.path.resolve().name,
         subtitle=f"{what}{f', segmented by {model}' if model else ''}.",
