@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import tyro
 from measure import RESULTS, machine, moving_square
 from rich.console import Console
@@ -25,8 +24,7 @@ from sweeps import Variant, data, milliseconds, quality, state_bytes
 from rdejax.cli import cli_errors
 from rdejax.files import read_json, write_json
 from rdejax.train.validate import validation_sequences
-
-matplotlib.use("Agg")
+from rdejax.visualize.charts import chart_style, new_figure, save_figure
 
 RULES = ("rde", "swem", "bank", "average", "merge", "replace")
 NEVER = 1_000_000
@@ -118,9 +116,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Quality against frames per second."""
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    with chart_style():
+        figure, (axes,) = new_figure(1, (7, 4.5))
     bank = [row for row in rows if row["name"].startswith("bank/")]
     rest = [row for row in rows if row not in bank]
     fps = [1000 / row["ms_per_frame"] for row in bank]
@@ -138,7 +135,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("J&F (%)")
     axes.legend(loc="lower left")
     axes.margins(x=0.25)
-    figure.savefig(path, dpi=130)
+    save_figure(path, figure)
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib
 import numpy as np
 import tyro
 from measure import (
@@ -36,6 +35,8 @@ from rich.table import Table
 import rdejax
 from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError
+from rdejax.visualize.charts import save_figure
+from rdejax.visualize.measurements import growth_curves
 
 _COMPILING = "/jax/core/compile/backend_compile_duration"
 _LOOP = 40  # distinct synthetic frames, shown over and over
@@ -139,33 +140,24 @@ def print_table(runs: list[dict[str, Any]], frames: int) -> None:
 
 def plot(runs: list[dict[str, Any]], path: Path) -> None:
     """Two panels: time per frame and state size against the frame number."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     names = {"rde": "RDE", "swem": "SWEM", "bank": "growing bank"}
-    for result in runs:
-        label = names.get(result["memory"], result["memory"])
-        times = np.array(result["ms_per_frame"], float)  # None becomes NaN, a gap in the line
-        panels[0].plot(result["frame"], times, label=label, linewidth=1)
-        panels[1].plot(result["frame"], np.array(result["state_bytes"]) / 1e6, label=label)
-    first = runs[0]
-    size = f"{first['size'][1]}x{first['size'][0]}"
-    panels[0].set(title="time per frame", xlabel="frame", ylabel="ms", ylim=(0, None))
-    panels[1].set(title="state", xlabel="frame", ylabel="MB", yscale="log")
+    figure = growth_curves(
+        [{**run, "label": names.get(run["memory"], run["memory"])} for run in runs]
+    )
+    first, right = runs[0], figure.axes[1]
+    right.set_yscale("log")
     per_mb = 1e6 / first["feature_bytes"] / first["objects"]
-    second = panels[1].secondary_yaxis(
+    second = right.secondary_yaxis(
         "right", functions=(lambda mb: mb * per_mb, lambda count: count / per_mb)
     )
     second.set_ylabel("stored features of an object (a key and a value each)")
-    panels[0].legend(ncols=2, fontsize="small")
     figure.suptitle(
-        f"{first['model']}, {size}, {first['objects']} object(s), a frame memorised every "
-        f"{first['every']}; {first['machine']['cores']} cores, {first['machine']['backend']}"
+        f"{first['model']}, {first['size'][1]}x{first['size'][0]}, {first['objects']} object(s), a "
+        f"frame memorised every {first['every']}; {first['machine']['cores']} cores, "
+        f"{first['machine']['backend']}"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    figure.set_size_inches(10, 4)
+    save_figure(path, figure)
     print(f"wrote {path}")
 
 

@@ -75,7 +75,7 @@ def test_numbers_by_hand(two):
     assert found.falls("b", 5) == ["dog_run"]
     assert found.best("J-Mean") == set() == found.best("J-Decay")  # 2.2 / 3 both
     assert found.best("F-Mean") == {"b"} and found.notes == ()
-    assert found.overall["a"] == pytest.approx(found.runs[0].overall)
+    assert found.overall["a"] == pytest.approx(found.runs[0].scores.total)
 
 
 def test_another_baseline_and_metric(two):

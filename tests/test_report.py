@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 
 import av
 import numpy as np
@@ -14,14 +15,16 @@ from PIL import Image
 from rdejax.errors import RdejaxError
 from rdejax.evaluate import ObjectScore, evaluate
 from rdejax.evaluate.__main__ import main as evaluate_main
+from rdejax.evaluate.score_table import ScoreTable
+from rdejax.evaluate.scores import mean_curve
 from rdejax.infer.__main__ import main as infer_main
 from rdejax.io.masks import PAINTING, merged, read_mask
-from rdejax.report import write_report
+from rdejax.report import score_charts, write_report
 from rdejax.report.__main__ import main
-from rdejax.report.clips import plan_clips
-from rdejax.report.markup import Html, element, escape
-from rdejax.report.plots import Series, bars, lines
-from rdejax.report.scores import from_json, from_scores, mean_curve
+from rdejax.report.mp4 import plan_clips
+from rdejax.report.score_charts import _bar_chart, _curve_chart, inline_svg
+from rdejax.report.write import read_table
+from rdejax.visualize.charts import chart_style, new_figure, printable
 
 SHIFTS = {"good": 0, HOSTILE: 2, "middling": 5, "two": 9}
 
@@ -132,13 +135,16 @@ def test_hostile_names_stay_text(scored):
     assert any(attributes["alt"].endswith(HOSTILE) for attributes in page.all("img"))
 
 
-def test_escaping():
-    assert element("p", "<b>", Html("<i></i>"), title='"&') == (
-        '<p title="&quot;&amp;">&lt;b&gt;<i></i></p>'
-    )
-    assert element("video", muted=True, poster=None, data_n=0) == '<video muted data-n="0"></video>'
-    # A name that is not UTF-8, as os.listdir gives it.
-    assert escape("a\udcff") == "a\ufffd"
+def test_names_that_are_no_text_are_shown():
+    # A name that is not UTF-8, as os.listdir gives it, and one that XML forbids.
+    assert printable("a\udcff\x07") == "a\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("name", ["a\udcff", "bell\x07", "$\\frac{1}{2}$", "{{ 7 * 7 }}", "\u732b"])
+def test_any_name_makes_a_page(tmp_path, name):
+    make_dataset(tmp_path / "data", tmp_path / "out", {name: 0, "b": 3})
+    page = Page(write_report(tmp_path / "out", dataset="folder", root=tmp_path / "data"))
+    assert printable(name) in page.text("th") and printable(name) in page.text("text")
 
 
 # --- size -------------------------------------------------------------------------------------
@@ -237,7 +243,25 @@ def test_results_without_scores_or_frames(tmp_path):
     page = Page(write_report(tmp_path / "out"))
     assert "There are no scores: the run was not evaluated" in page.text("p")
     assert "masks without frames" in page.text("li")
-    assert "400.0 ms" in page.text("td") and len(page.files("video/mp4")) == 2
+    assert "400.0 ms" in page.text("text") and len(page.files("video/mp4")) == 2
+
+
+def test_incomplete_results_json_leaves_dashes(tmp_path):
+    make_dataset(tmp_path / "data", tmp_path / "out", {"a": 0, "b": 3})
+    sequences = {"a": {"J&F-Mean": 0.5, "J-Mean": None}, "b": {"J-Mean": 0.25}}
+    content = {"global": {"J&F-Mean": 0.5, "J-Mean": 0.25}, "sequences": sequences}
+    (tmp_path / "out" / "results.json").write_text(json.dumps(content))
+    page = Page(write_report(tmp_path / "out"))
+    assert [a["data-value"] for a in page.all("td")][:4] == ["0.500000000", "", "", "0.250000000"]
+    assert "–" in page.text("td", "text")
+
+
+def test_without_matplotlib_the_page_says_what_its_plots_need(tmp_path, monkeypatch):
+    make_dataset(tmp_path / "data", tmp_path / "out", {"a": 0, "b": 3})
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = Page(write_report(tmp_path / "out", dataset="folder", root=tmp_path / "data"))
+    assert "no plots: charts need matplotlib" in page.text("li") and not page.all("svg")
+    assert len(page.files("video/mp4")) == 2 and "100.0" in page.text("td")
 
 
 def test_numbers_of_results_json_where_the_truth_is_not_at_hand(tmp_path):
@@ -251,8 +275,8 @@ def test_numbers_of_results_json_where_the_truth_is_not_at_hand(tmp_path):
     # Two sequences and the global row of seven columns.
     assert numbers[0][:21] == numbers[1][:21] and None not in numbers[0][:21]
     assert "along time" not in later.text("strong")
-    table = from_json(tmp_path / "out" / "results.json")
-    expected = from_scores(evaluate("folder", tmp_path / "data", tmp_path / "out"))
+    table = read_table(tmp_path / "out" / "results.json")
+    expected = ScoreTable.of(evaluate("folder", tmp_path / "data", tmp_path / "out"))
     assert table.total == expected.total and table.objects == expected.objects
     assert table.ranking == expected.ranking == ["b", "a"]
 
@@ -340,8 +364,8 @@ def test_bad_files(clip, capsys):
 def test_broken_results_json(tmp_path):
     (tmp_path / "results.json").write_text('{"global": {}, "sequences": []}')
     with pytest.raises(RdejaxError, match="not written by rdejax.evaluate"):
-        from_json(tmp_path / "results.json")
-    assert from_json(tmp_path / "none.json") is None
+        read_table(tmp_path / "results.json")
+    assert read_table(tmp_path / "none.json") is None
 
 
 # --- parts ------------------------------------------------------------------------------------
@@ -357,17 +381,46 @@ def test_curves_are_means_over_the_objects_that_count():
     np.testing.assert_allclose(curve.mean, [1, 0.75, 0.5])
 
 
-def test_lines_leave_gaps_and_stay_inside():
-    series = [Series("J", "j", [0.0, None, 50.0, float("nan"), 200.0])]
-    drawing = lines("t", range(5), ("a", "b"), series, 100.0, "%")
-    path = re.search(r'<path class="j" d="([^"]+)"', drawing)[1]
-    assert path == "M0.00 100.00l0 0M50.00 50.00l0 0M100.00 0.00l0 0"
+def test_curves_leave_gaps_and_stay_inside(monkeypatch):
+    (axes,) = drawn(
+        monkeypatch,
+        _curve_chart,
+        "t",
+        range(6),
+        ("a", "b"),
+        {"J": [0, np.nan, 50, 60, np.nan, 200]},
+    ).axes
+    line, *dots = axes.lines
+    np.testing.assert_allclose(line.get_ydata(), [0, np.nan, 50, 60, np.nan, 100])
+    # A value between two gaps is a dot.
+    assert [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots] == [(0, 0), (5, 100)]
+    assert axes.get_ylim()[0] == 0 and 100 < axes.get_ylim()[1] < 110
 
 
-def test_bars_are_as_long_as_their_values():
-    drawing = bars("t", ["<a>", "b"], [Series("J", "j", [25.0, None])], 50.0, " ms")
-    assert drawing.count("<rect") == 2 and 'width="50.00%"' in drawing  # one is the legend's
-    assert "&lt;a&gt;" in drawing and "25.0 ms" in drawing and "– ms" in drawing
+def drawn(monkeypatch, chart, *arguments):
+    """The figure that a chart is made of."""
+    figures = []
+    monkeypatch.setattr(score_charts, "inline_svg", lambda figure, label: figures.append(figure))
+    chart(*arguments, 100.0, "%")
+    return figures[0]
+
+
+def test_bars_are_as_long_as_their_values(monkeypatch):
+    (axes,) = drawn(monkeypatch, _bar_chart, "t", ["a", "b"], {"J": [25.0, np.nan]}).axes
+    assert [bar.get_width() for bar in axes.patches][0] == 25.0
+    assert [text.get_text() for text in axes.texts] == ["25.0%", "–"]
+    assert axes.get_xlim()[0] == 0 and axes.get_ylim()[0] > axes.get_ylim()[1]
+
+
+def test_charts_of_the_page_are_shapes_and_text_alone():
+    with chart_style():
+        figure, (axes,) = new_figure(1, (4, 2))
+        axes.plot([0, 1], [0, 1], color="#0969da")
+        axes.set_title("<b>")
+        axes.tick_params(length=0)
+        svg = inline_svg(figure, 'a "label"')
+    assert 'stroke="var(--j)"' in svg and "&lt;b&gt;" in svg and "a &quot;label&quot;" in svg
+    assert not re.search(r"style=|id=|href|url\(|://|<(use|style|defs|metadata|clipPath)", svg)
 
 
 def test_labels_for_painting(tmp_path):

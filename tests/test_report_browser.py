@@ -39,7 +39,7 @@ def browse(path, tmp_path, *more):
 def with_script(page, tmp_path, script):
     """The page with one more script, which its policy is opened for."""
     text = page.read_text("utf-8")
-    text = re.sub(r"script-src &#x27;[^&]+&#x27;", "script-src &#x27;unsafe-inline&#x27;", text)
+    text = re.sub(r"script-src &#39;[^&]+&#39;", "script-src &#39;unsafe-inline&#39;", text)
     path = tmp_path / "scripted.html"
     path.write_text(text.replace("</body>", f"<script>{script}</script></body>"), "utf-8")
     return path

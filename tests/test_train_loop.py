@@ -30,10 +30,10 @@ from rdejax.train.checkpoints import Checkpoints, abstract
 from rdejax.train.config import TrainConfig, ValidateConfig
 from rdejax.train.metrics import Window, all_finite
 from rdejax.train.monitor import Clock, Monitor
-from rdejax.train.pictures import contact_sheet
 from rdejax.train.step import TrainState
 from rdejax.train.validate import validate, validation_sequences
 from rdejax.train.workdir import as_json, begin, differences, record_start
+from rdejax.visualize.sheet import training_sheet
 
 ROOT = Path(__file__).parents[1]
 SIZE = 48
@@ -407,7 +407,7 @@ def test_contact_sheet_shows_input_truth_and_prediction() -> None:
     batch = tiny_batch()
     predicted = batch.labels[:, 1:].copy()
     predicted[0, 1] = 0
-    sheet = contact_sheet(batch, predicted, clips=2)
+    sheet = training_sheet(batch.frames, batch.labels, batch.perturbed, predicted, clips=2)
     width = 3 * SIZE + 8
     assert sheet.shape == (3 * SIZE + 8, 2 * width + 4, 3)
     inside = [(16, 16 + k * (SIZE + 4)) for k in range(3)]

@@ -10,16 +10,19 @@ from rdejax.io.overlay import render_overlay
 from rdejax.io.palette import davis_palette
 from rdejax.propagate.geometry import Geometry
 from rdejax.visualize.bases import assign, base_colours, base_map, base_rows
-from rdejax.visualize.embeddings import embedding_rows
+from rdejax.visualize.embeddings import embedding_rows, fit_basis
 from rdejax.visualize.grid import fit, grid, outlined
-from rdejax.visualize.growth import growth_curves, running_median
-from rdejax.visualize.heat import heat_overlay, mark_pixel, relevance_sheet
-from rdejax.visualize.pca import fit_basis
+from rdejax.visualize.measurements import (
+    component_times,
+    growth_curves,
+    running_median,
+    stage_milliseconds,
+)
+from rdejax.visualize.relevance import heat_overlay, mark_pixel, relevance_sheet
 from rdejax.visualize.sheet import contact_sheet
 from rdejax.visualize.strides import covered, grid_positions, grid_shape, spread
 from rdejax.visualize.strip import comparison_strip, draw_boxes, error_boxes
 from rdejax.visualize.style import GAP, MARK, distinct_colours
-from rdejax.visualize.times import component_times, stage_milliseconds
 
 RNG = np.random.default_rng
 

@@ -9,7 +9,7 @@ from io_helpers import moving_frames, square_mask, write_folder, write_mask_imag
 from PIL import Image
 
 from rdejax.visualize.__main__ import main
-from rdejax.visualize.files import choose_frames, describe_numbers, save_image
+from rdejax.visualize.picture_files import choose_frames, describe_numbers, save_image
 
 SIZE = (48, 64)
 RUN = {

@@ -14,11 +14,20 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.affinity import similarity, softmax_weights, top_k_weights
 from rdejax.memory.protocol import Masks
 from rdejax.memory.registry import make_rule
+from rdejax.models.grouped import OwnKeys, SharedKeys
 from rdejax.propagate.slots import Layout
 from rdejax.visualize.bases import assign
-from rdejax.visualize.commands_memory import Bases, Pca, Relevance
+from rdejax.visualize.commands_memory import BasesPicture, Pca, Relevance
 from rdejax.visualize.relevance import check_on_grid, relevance
-from rdejax.visualize.trace import Step, entry_names, frame_key, walk, written_frames
+from rdejax.visualize.trace import (
+    Step,
+    entry_names,
+    entry_of_latest,
+    frame_key,
+    matching,
+    walk,
+    written_frames,
+)
 
 SIZE = (48, 64)
 FRAMES = moving_frames(4, SIZE)
@@ -73,7 +82,7 @@ def test_memory_of_an_object_in_a_later_group(own_keys):
     stream = SimpleNamespace(
         layout=layout,
         state=SimpleNamespace(memory={"x": numbers}),
-        model=SimpleNamespace(own_keys=own_keys),
+        model=SimpleNamespace(over=OwnKeys if own_keys else SharedKeys),
     )
     step = Step(0, FRAMES[0], MASK, cast(Any, stream))
     memory, slot = step.memory_of(9)
@@ -125,26 +134,26 @@ def test_relevance_is_the_weights_of_the_readout(name, writes, top_k):
 
 
 def test_entries_are_called_by_their_frames():
-    written = written_frames(every=3, start=2, time=10)
-    assert written == [2, 3, 6, 9] and written_frames(5, 0, 0) == [0]
+    written = written_frames(lambda time: time % 3 == 0, start=2, time=10)
+    assert written == [2, 3, 6, 9] and written_frames(lambda time: time % 5 == 0, 0, 0) == [0]
     rule, state, _ = state_of("bank", 3)
-    assert entry_names(rule, state, written) == [(f"frame {t}", t) for t in written]
+    assert entry_names(rule.contents(state), written) == [(f"frame {t}", t) for t in written]
     # The first stays, the oldest of the others makes room.
     rule, state, _ = state_of("bank", 3, max_frames=3)
-    assert [t for _, t in entry_names(rule, state, written)] == [2, 9, 6]
+    assert [t for _, t in entry_names(rule.contents(state), written)] == [2, 9, 6]
     # Every second one stays, and the latest is there besides.
     rule, state, _ = state_of("bank", 3, keep_every=2)
-    assert [t for _, t in entry_names(rule, state, written)] == [2, 6, 9]
+    assert [t for _, t in entry_names(rule.contents(state), written)] == [2, 6, 9]
     rule, state, _ = state_of("rde", 3, strategy="F+2L")
-    assert entry_names(rule, state, written) == [("L (frame 9)", 9), ("F (frame 2)", 2)]
+    assert entry_names(rule.contents(state), written) == [("L (frame 9)", 9), ("F (frame 2)", 2)]
     rule, state, _ = state_of("average", 3, first=True)
-    assert entry_names(rule, state, written) == [("updated", 9), ("F (frame 2)", 2)]
+    assert entry_names(rule.contents(state), written) == [("updated", 9), ("F (frame 2)", 2)]
 
 
 def test_memories_off_the_grid_are_refused():
     rule = make_rule("swem", key_channels=4, value_channels=6, rngs=nnx.Rngs(0), bases=4, top_l=2)
     with pytest.raises(RdejaxError, match="memory rule 'swem' keeps no values on the frame's grid"):
-        check_on_grid("swem", rule, (3, 4))
+        check_on_grid("swem", rule.contents(None), (3, 4))
 
 
 def test_bases_come_from_the_state_of_swem():
@@ -178,7 +187,7 @@ def test_commands_write_pictures(clip):
     with Image.open(clip / "out.png") as image:
         assert image.size[0] == 2 * 64 + 5
     bases = ("bases=4", "top_l=4", "seed=1")
-    command(Bases, clip, memory="swem", frames=(2, 0), top_k=None, set=bases).run()
+    command(BasesPicture, clip, memory="swem", frames=(2, 0), top_k=None, set=bases).run()
     with Image.open(clip / "out.png") as image:
         assert image.size[0] > 2 * 64 + 5 and image.size[1] > 2 * 48 + 5
 
@@ -199,8 +208,8 @@ def test_commands_write_pictures(clip):
         (Pca, {"width": 3}, "width=3"),
         (Pca, {"memories": ("rde",), "set": ("strategy=F+L",)}, "keeps no recurrent embedding"),
         (Pca, {"set": ("top_k",)}, "--set top_k: give NAME=VALUE"),
-        (Bases, {"memory": "rde", "count": 1}, "memory rule 'rde' keeps no bases"),
-        (Bases, {"checkpoint": "nowhere"}, "nowhere: no such model"),
+        (BasesPicture, {"memory": "rde", "count": 1}, "memory rule 'rde' keeps no bases"),
+        (BasesPicture, {"checkpoint": "nowhere"}, "nowhere: no such model"),
     ],
 )
 def test_what_cannot_be_shown_is_told_in_a_sentence(clip, kind, options, message):
@@ -208,3 +217,38 @@ def test_what_cannot_be_shown_is_told_in_a_sentence(clip, kind, options, message
     with pytest.raises(RdejaxError, match=message):
         command(kind, clip, **options).run()
     assert not (clip / "out.png").exists()
+
+
+def test_the_entry_of_the_latest_frame():
+    def latest(name, writes, **settings):
+        rule, state, _ = state_of(name, writes, **settings)
+        return entry_of_latest(rule.contents(state))
+
+    assert latest("bank", 3) == 3 and latest("bank", 3, max_frames=3) == 1
+    assert latest("rde", 3) == 0 and latest("average", 2, first=True) == 0
+    assert latest("rde", 3, strategy="F+L") is None
+
+
+_MINE = """
+from rdejax.memory.average import AverageMemory
+from rdejax.memory.protocol import Entries
+from rdejax.memory.registry import register
+
+@register("mine")
+class Mine(AverageMemory):
+    def contents(self, state):
+        return Entries(state.key, state.value, ("of mine",), (None,))
+"""
+
+
+def test_a_rule_of_ones_own_says_what_can_be_shown(tmp_path):
+    (tmp_path / "mine.py").write_text(_MINE)
+    rule, state, query = state_of(str(tmp_path / "mine.py"), 2, top_k=None)
+    assert entry_names(rule.contents(state), [0, 4, 8]) == [("of mine", 8)]
+    weights = relevance(rule, state, query, np.ones((3, 4), bool), 0)
+    assert weights.shape == (1, 3, 4) and float(weights.sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_systems_without_keys_to_match_are_refused():
+    with pytest.raises(RdejaxError, match="model 'other' does not match keys"):
+        matching(cast(Any, SimpleNamespace(name="other")))

@@ -1,13 +1,13 @@
 """Scores of several result folders side by side."""
 
 from rdejax.compare.comparison import Comparison, compare
-from rdejax.compare.plots import difference_figure, global_figure, sequence_figure
-from rdejax.compare.runs import Run, load_runs
-from rdejax.compare.tables import print_comparison, write_comparison
+from rdejax.compare.comparison_table import print_comparison, write_comparison
+from rdejax.compare.figures import difference_figure, global_figure, sequence_figure
+from rdejax.compare.scored_runs import ScoredRun, load_runs
 
 __all__ = [
     "Comparison",
-    "Run",
+    "ScoredRun",
     "compare",
     "difference_figure",
     "global_figure",

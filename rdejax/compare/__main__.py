@@ -9,15 +9,10 @@ import tyro
 
 from rdejax.cli import cli_errors
 from rdejax.compare.comparison import Comparison, compare
-from rdejax.compare.plots import (
-    difference_figure,
-    global_figure,
-    need_matplotlib,
-    sequence_figure,
-)
-from rdejax.compare.runs import load_runs
-from rdejax.compare.tables import print_comparison, write_comparison
-from rdejax.files import atomic
+from rdejax.compare.comparison_table import print_comparison, write_comparison
+from rdejax.compare.figures import difference_figure, global_figure, sequence_figure
+from rdejax.compare.scored_runs import load_runs
+from rdejax.visualize.charts import need_matplotlib, save_figure
 
 Runs = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME=]FOLDER [...]")
@@ -53,13 +48,10 @@ def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
     for name in comparison.others:
         stem = re.sub(r"[^\w.+-]+", "-", name)
         figures[f"difference-{stem}"] = difference_figure(comparison, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths = {stem: folder / f"{stem}.png" for stem in figures}
     for stem, figure in figures.items():
-        paths.append(folder / f"{stem}.png")
-        with atomic(paths[-1]) as temporary:
-            figure.savefig(temporary, dpi=150)
-    return paths
+        save_figure(paths[stem], figure)
+    return list(paths.values())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     with cli_errors():
         plots = args.output is not None and not args.no_plots
         if plots:
-            need_matplotlib()
+            need_matplotlib(", or leave them out with --no-plots")
         comparison = compare(load_runs(args.runs), args.baseline, args.metric)
         print_comparison(comparison, worst=args.worst)
         if args.output is None:

@@ -4,9 +4,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from rdejax.compare.runs import Row, Run, describe_inference, sequence_of
+from rdejax.compare.scored_runs import ScoredRun, describe_inference, sequence_of
 from rdejax.errors import RdejaxError
-from rdejax.evaluate.scores import COLUMNS, SEEN_COLUMNS
+from rdejax.evaluate.score_table import Row, lowest_first
+from rdejax.evaluate.scores import COLUMNS, seen_row
 
 METRICS = ("J&F-Mean", "J-Mean", "F-Mean")
 LOWER_IS_BETTER = ("J-Decay", "F-Decay")
@@ -26,7 +27,7 @@ class Comparison:
       notes: what is not averaged over and why, one sentence each; empty where all is in all.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[ScoredRun, ...]
     baseline: str
     metric: str
     overall: dict[str, Row]
@@ -60,12 +61,12 @@ class Comparison:
 
     def worst(self, name: str, most: int) -> list[str]:
         """The sequences in which a run scores lowest, the lowest first."""
-        return _lowest(self.values(name), most)
+        return lowest_first(self.values(name))[:most]
 
     def falls(self, name: str, most: int) -> list[str]:
         """The sequences in which a run falls behind the baseline furthest, furthest first."""
         behind = {key: value for key, value in self.differences(name).items() if value < 0}
-        return _lowest(behind, most)
+        return lowest_first(behind)[:most]
 
     def best(self, column: str) -> set[str]:
         """The runs with the best global number of a column; empty where all are equal."""
@@ -78,7 +79,7 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Run], baseline: str | None = None, metric: str = "J&F-Mean"
+    runs: Sequence[ScoredRun], baseline: str | None = None, metric: str = "J&F-Mean"
 ) -> Comparison:
     """Puts runs side by side.
 
@@ -100,7 +101,9 @@ def compare(
         raise RdejaxError(f"baseline {baseline!r} is none of the runs: {', '.join(names)}")
     if metric not in METRICS:
         raise RdejaxError(f"metric {metric!r}: choose one of {', '.join(METRICS)}")
-    common = [name for name in runs[0].objects if all(name in run.objects for run in runs)]
+    common = [
+        name for name in runs[0].scores.objects if all(name in run.scores.objects for run in runs)
+    ]
     if not common:
         raise RdejaxError(
             f"{' and '.join(names)} have no object in common; score results of the same sequences"
@@ -121,46 +124,38 @@ def compare(
     )
 
 
-def _mean(run: Run, objects: Sequence[str]) -> Row:
+def _mean(run: ScoredRun, objects: Sequence[str]) -> Row:
     """Means over objects by the toolkit's columns."""
-    rows = [run.objects[name] for name in objects]
+    rows = [run.scores.objects[name] for name in objects]
     return {column: sum(row[column] for row in rows) / len(rows) for column in COLUMNS}
 
 
-def _common_seen(runs: Sequence[Run], objects: Sequence[str]) -> dict[str, bool]:
+def _common_seen(runs: Sequence[ScoredRun], objects: Sequence[str]) -> dict[str, bool]:
     """Object -> whether its category is a seen one; empty unless all runs know and agree."""
-    first = runs[0].seen
-    agreed = all(
-        run.seen.get(name) is not None and run.seen[name] == first.get(name)
-        for run in runs
-        for name in objects
-    )
-    return {name: first[name] for name in objects} if agreed else {}
+    known = [{name: run.seen.get(name) for name in objects} for run in runs]
+    agreed = None not in known[0].values() and all(found == known[0] for found in known)
+    return {name: bool(seen) for name, seen in known[0].items()} if agreed else {}
 
 
-def _mean_seen(run: Run, seen: dict[str, bool]) -> Row:
+def _mean_seen(run: ScoredRun, seen: dict[str, bool]) -> Row:
     """J and F of seen and unseen categories and G, by `SEEN_COLUMNS`; empty without categories."""
     if not seen:
         return {}
-    means = []
-    for column in ("J-Mean", "F-Mean"):
-        for which in (True, False):
-            values = [run.objects[name][column] for name, is_ in seen.items() if is_ is which]
-            means.append(sum(values) / len(values) if values else math.nan)
-    return dict(zip(SEEN_COLUMNS, (sum(means) / 4, *means), strict=True))
+    rows = [(is_seen, run.scores.objects[name]) for name, is_seen in seen.items()]
+    return seen_row([(is_seen, row["J-Mean"], row["F-Mean"]) for is_seen, row in rows])
 
 
-def _missing(runs: Sequence[Run], common: Sequence[str]) -> list[str]:
+def _missing(runs: Sequence[ScoredRun], common: Sequence[str]) -> list[str]:
     """Names what some run lacks."""
-    everything = list(dict.fromkeys(name for run in runs for name in run.objects))
+    everything = list(dict.fromkeys(name for run in runs for name in run.scores.objects))
     sequences = list(dict.fromkeys(map(sequence_of, everything)))
     notes = []
     for run in runs:
-        there = set(map(sequence_of, run.objects))
+        there = set(map(sequence_of, run.scores.objects))
         gone = [name for name in sequences if name not in there]
         if gone:
             notes.append(f"{run.name} lacks {_count(gone, 'sequence')}: {', '.join(gone)}")
-        lost = [n for n in everything if n not in run.objects and sequence_of(n) in there]
+        lost = [n for n in everything if n not in run.scores.objects and sequence_of(n) in there]
         if lost:
             notes.append(f"{run.name} lacks {_count(lost, 'object')}: {', '.join(lost)}")
     if notes:
@@ -171,7 +166,7 @@ def _missing(runs: Sequence[Run], common: Sequence[str]) -> list[str]:
     return notes
 
 
-def _settings(runs: Sequence[Run], baseline: str) -> list[str]:
+def _settings(runs: Sequence[ScoredRun], baseline: str) -> list[str]:
     """Names the settings of infer.py in which runs differ from the baseline."""
     first = next(run for run in runs if run.name == baseline)
     found = [(run.name, describe_inference(first, run)) for run in runs if run is not first]
@@ -180,8 +175,3 @@ def _settings(runs: Sequence[Run], baseline: str) -> list[str]:
 
 def _count(names: list[str], what: str) -> str:
     return f"{len(names)} {what}{'s' * (len(names) != 1)}"
-
-
-def _lowest(values: dict[str, float], most: int) -> list[str]:
-    known = {key: value for key, value in values.items() if not math.isnan(value)}
-    return sorted(known, key=lambda key: known[key])[:most]

@@ -9,8 +9,8 @@ from rdejax.evaluate.measures import (
     statistics,
 )
 from rdejax.evaluate.protocols import DATASETS, evaluate
+from rdejax.evaluate.score_table import print_table, write_files
 from rdejax.evaluate.scores import COLUMNS, SEEN_COLUMNS, ObjectScore, Scores
-from rdejax.evaluate.tables import print_table, write_files
 
 __all__ = [
     "COLUMNS",

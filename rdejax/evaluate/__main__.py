@@ -10,7 +10,7 @@ import tyro
 from rdejax.cli import cli_errors
 from rdejax.evaluate.measures import DEFAULT_TOLERANCE
 from rdejax.evaluate.protocols import FRAMES_THAT_COUNT, evaluate
-from rdejax.evaluate.tables import print_table, write_files
+from rdejax.evaluate.score_table import print_table, write_files
 
 
 @dataclasses.dataclass(frozen=True)

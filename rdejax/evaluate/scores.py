@@ -42,6 +42,26 @@ class ObjectScore:
 
 
 @dataclasses.dataclass(frozen=True)
+class Curve:
+    """J and F along a sequence, means over the objects that count in a frame.
+
+    Attributes:
+      frames: stems of the frames in which some object counts.
+      j: [frames] region similarity.
+      f: [frames] contour accuracy.
+    """
+
+    frames: tuple[str, ...]
+    j: Float64[np.ndarray, " t"]
+    f: Float64[np.ndarray, " t"]
+
+    @property
+    def mean(self) -> Float64[np.ndarray, " t"]:
+        """Mean of J and F."""
+        return (self.j + self.f) / 2
+
+
+@dataclasses.dataclass(frozen=True)
 class Scores:
     """Every object's scores and the three summaries, all numbers as fractions.
 
@@ -64,15 +84,34 @@ class Scores:
     @property
     def sequence_rows(self) -> dict[str, dict[str, float]]:
         """Mean over the objects of each sequence, by sequence and column name."""
-        groups: dict[str, list[ObjectScore]] = {}
-        for score in self.objects:
-            groups.setdefault(score.sequence, []).append(score)
-        return {name: summarise(group) for name, group in groups.items()}
+        return {name: summarise(group) for name, group in self._groups().items()}
 
     @property
     def object_rows(self) -> dict[str, dict[str, float]]:
         """Each object by its own, by object and column name."""
         return {score.name: summarise([score]) for score in self.objects}
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """Means over the objects of each sequence, frame by frame."""
+        return {name: mean_curve(group) for name, group in self._groups().items()}
+
+    def _groups(self) -> dict[str, list[ObjectScore]]:
+        groups: dict[str, list[ObjectScore]] = {}
+        for score in self.objects:
+            groups.setdefault(score.sequence, []).append(score)
+        return groups
+
+
+def mean_curve(objects: Sequence[ObjectScore]) -> Curve:
+    """Means over the objects of one sequence; an object counts from its own first frame on."""
+    values: dict[str, list[tuple[float, float]]] = {}
+    # The object that entered first knows all frames, in order.
+    for score in sorted(objects, key=lambda score: -len(score.frames)):
+        for name, j, f in zip(score.frames, score.j, score.f, strict=True):
+            values.setdefault(name, []).append((float(j), float(f)))
+    means = np.array([np.mean(pairs, axis=0) for pairs in values.values()]).reshape(-1, 2)
+    return Curve(tuple(values), means[:, 0], means[:, 1])
 
 
 def summarise(objects: Sequence[ObjectScore]) -> dict[str, float]:
@@ -94,9 +133,14 @@ def summarise_seen(objects: Sequence[ObjectScore]) -> dict[str, float]:
     """
     if not objects or any(score.seen is None for score in objects):
         return {}
+    return seen_row([(bool(s.seen), float(np.mean(s.j)), float(np.mean(s.f))) for s in objects])
+
+
+def seen_row(objects: Sequence[tuple[bool, float, float]]) -> dict[str, float]:
+    """The numbers by `SEEN_COLUMNS`, from (of a seen category?, J, F) of each object."""
     means = [
-        _mean([float(np.mean(getattr(score, which))) for score in objects if score.seen is seen])
-        for which in ("j", "f")
+        _mean([scores[which] for is_seen, *scores in objects if is_seen is seen])
+        for which in (0, 1)
         for seen in (True, False)
     ]
     return dict(zip(SEEN_COLUMNS, (sum(means) / 4, *means), strict=True))

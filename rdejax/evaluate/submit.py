@@ -36,7 +36,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Video:
+class WantedVideo:
     """What the server wants of one video.
 
     Attributes:
@@ -86,7 +86,7 @@ def pack(
     return len(videos), len(jobs)
 
 
-def _youtube_videos(root: str | Path, split: str) -> list[Video]:
+def _youtube_videos(root: str | Path, split: str) -> list[WantedVideo]:
     sequences = list_sequences("youtube-vos", root, split, need_frames=False)
     meta_file = meta_path(root, split)
     listed = read_meta(meta_file)
@@ -104,7 +104,7 @@ def _youtube_videos(root: str | Path, split: str) -> list[Video]:
         else:
             stems = _sparse_frames(root, split, sequence, meta_file)
         found = _given_ids(sequence)
-        videos.append(Video(sequence.name, stems, found, _size(sequence)))
+        videos.append(WantedVideo(sequence.name, stems, found, _size(sequence)))
     return videos
 
 
@@ -126,9 +126,9 @@ def _sparse_frames(
     return tuple(stems[stems.index(first) :] if first in stems else stems)
 
 
-def _davis_videos(root: str | Path, split: str) -> list[Video]:
+def _davis_videos(root: str | Path, split: str) -> list[WantedVideo]:
     return [
-        Video(
+        WantedVideo(
             sequence.name,
             tuple(path.stem for path in sequence.frames),
             objects_of(next(iter(sequence.masks.values()))),
@@ -149,10 +149,10 @@ def _size(sequence: VideoSequence) -> tuple[int, int]:
     return height, width
 
 
-def _read_ahead(results: Path, jobs: Sequence[tuple[Video, str]]) -> Iterator[bytes]:
+def _read_ahead(results: Path, jobs: Sequence[tuple[WantedVideo, str]]) -> Iterator[bytes]:
     """The files' contents in order, a few threads ahead."""
 
-    def read(job: tuple[Video, str]) -> bytes:
+    def read(job: tuple[WantedVideo, str]) -> bytes:
         video, stem = job
         return _checked_png(results / video.name / f"{stem}.png", video)
 
@@ -161,7 +161,7 @@ def _read_ahead(results: Path, jobs: Sequence[tuple[Video, str]]) -> Iterator[by
             yield from pool.map(read, jobs[start : start + _AHEAD])
 
 
-def _checked_png(path: Path, video: Video) -> bytes:
+def _checked_png(path: Path, video: WantedVideo) -> bytes:
     """A result as a palette PNG with the DAVIS colours.
 
     Raises:

@@ -8,13 +8,14 @@ from jaxtyping import Array
 from rdejax.memory.affinity import checked_top_k
 from rdejax.memory.ema_family import (
     FrameState,
+    frame_entries,
     move_towards,
     number_between,
     read_frames,
     start_frames,
     updated,
 )
-from rdejax.memory.protocol import Masks, MemoryRule
+from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
 
 
@@ -79,3 +80,7 @@ class AverageMemory(MemoryRule):
             move_towards(key, state.key[0], self.decay),
             move_towards(value, state.value[:, 0], self.decay),
         )
+
+    def contents(self, state: FrameState) -> Entries:
+        """The updated positions, and the first frame if it is kept."""
+        return frame_entries(state)

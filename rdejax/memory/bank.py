@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.affinity import checked_top_k, read_out
-from rdejax.memory.protocol import Masks, MemoryRule
+from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
 
 
@@ -103,16 +103,26 @@ class BankMemory(MemoryRule):
     def write(self, state: BankState, key: Array, value: Array, masks: Masks) -> BankState:
         """Puts the frame behind those that stay; in a full bank the oldest but the first goes."""
         del masks
-        frames = state.key.shape[0]
-        staying = (state.count + self.keep_every - 1) // self.keep_every
-        over = jnp.maximum(staying - frames, 0)
-        ring = 1 + over % max(frames - 1, 1)
-        slot = jnp.where(staying < frames, staying, jnp.minimum(ring, frames - 1))
+        slot = self.slot(state.count, state.key.shape[0])
         return BankState(
             key=jax.lax.dynamic_update_index_in_dim(state.key, key, slot, 0),
             value=jax.lax.dynamic_update_index_in_dim(state.value, value, slot, 1),
             count=state.count + 1,
         )
+
+    def slot(self, count: Int[Array, "*n"], frames: int) -> Int[Array, "*n"]:
+        """Where the frame that is written after `count` others goes in a bank of `frames`."""
+        staying = (count + self.keep_every - 1) // self.keep_every
+        over = jnp.maximum(staying - frames, 0)
+        ring = 1 + over % max(frames - 1, 1)
+        return jnp.where(staying < frames, staying, jnp.minimum(ring, frames - 1))
+
+    def contents(self, state: BankState) -> Entries:
+        """The frames in the bank, each called by its number."""
+        frames, count = state.key.shape[0], int(state.count)
+        latest = dict(zip(self.slot(jnp.arange(count), frames).tolist(), range(count), strict=True))
+        kept = range(min(int(self.held(state.count)), frames))
+        return Entries(state.key, state.value, ("",) * len(kept), tuple(latest[i] for i in kept))
 
     def held(self, count: Int[Array, ""]) -> Int[Array, ""]:
         """Frames in an unbounded bank after `count` writes: those that stay and the latest."""

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.affinity import read_out
+from rdejax.memory.protocol import Entries
 
 
 def number_between(name: str, value: Any, low: float, high: float, hint: str) -> Any:
@@ -140,3 +141,9 @@ def updated(
         value=state.value.at[:, 0].set(value),
         updates=state.updates + 1,
     )
+
+
+def frame_entries(state: FrameState) -> Entries:
+    """The updated entry, and the first frame if it is kept, see `MemoryRule.contents`."""
+    kept = state.key.shape[0]
+    return Entries(state.key, state.value, ("updated", "F")[:kept], (None, 0)[:kept])

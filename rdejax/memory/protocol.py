@@ -11,6 +11,7 @@ put the file into `rdejax/memory/`; or put it anywhere and name the file itself
 (`--memory path/to/file.py`). No other file has to change.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Self
@@ -36,6 +37,39 @@ class Masks:
     soft: Float[Array, "o H W"]
     hard: Float[Array, "o H W"]
     given: dict[str, Array] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entries:
+    """What a memory holds on the frames' grid, for pictures of it.
+
+    Attributes:
+      key: [e, h, w, ck]; entries that hold something come first, free places after them.
+      value: [o, e, h, w, cv]; each is one element of the state, as it stands there.
+      names: of the entries that hold something; "" for one that is called by its frame.
+      writes: of the same, which memorised frame each is, counted from 0, the group's first one;
+        None for one that sums up all of them and is aligned with the latest.
+    """
+
+    key: Float[Array, "e h w ck"]
+    value: Float[Array, "o e h w cv"]
+    names: tuple[str, ...]
+    writes: tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prototypes:
+    """Keys of a memory that stand for many positions each, for pictures of them.
+
+    Attributes:
+      first: [o, 2, k, ck], those of the first frame; background (0) and object (1).
+      latest: [o, 2, k, ck], those of all frames so far.
+      temperature: a position belongs to k by softmax_k(cosine / temperature).
+    """
+
+    first: Float[Array, "o 2 k ck"]
+    latest: Float[Array, "o 2 k ck"]
+    temperature: Any
 
 
 class MemoryRule(nnx.Module):
@@ -109,6 +143,25 @@ class MemoryRule(nnx.Module):
           masks: the predicted (or given) masks of that frame.
         """
         raise NotImplementedError
+
+    def contents(self, state: Any) -> Entries | None:
+        """What `rdejax.visualize` shows as value embeddings and relevance.
+
+        Only called outside of compiled functions.
+
+        Args:
+          state: the rule's state.
+
+        Returns:
+          None, the default, if values are not kept on the frames' grid (or are not to be shown).
+        """
+        del state
+        return None
+
+    def prototypes(self, state: Any) -> Prototypes | None:
+        """What `rdejax.visualize` shows as bases; None, the default, if the rule keeps none."""
+        del state
+        return None
 
     def as_trained(self) -> Self:
         """The rule as training reads it, by default with the settings in `trained_with`.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.affinity import checked_top_k, read_out
-from rdejax.memory.protocol import Masks, MemoryRule
+from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
 from rdejax.nn.sam import MemoryCompressor
 
@@ -155,3 +155,8 @@ class RDEMemory(MemoryRule):
             new_key = new_key.at[i].set(entry_key)
             new_value = new_value.at[:, i].set(entry_value)
         return RDEState(key=new_key, value=new_value, updates=state.updates + 1)
+
+    def contents(self, state: RDEState) -> Entries:
+        """The bank's entries; the embedding sums up all frames."""
+        writes = {"RDE": None, "L": int(state.updates), "F": 0}
+        return Entries(state.key, state.value, self.entries, tuple(writes[n] for n in self.entries))

@@ -12,11 +12,12 @@ from rdejax.memory.ema_family import (
     FrameState,
     closest,
     cosine_setting,
+    frame_entries,
     read_frames,
     start_frames,
     updated,
 )
-from rdejax.memory.protocol import Masks, MemoryRule
+from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
 
 
@@ -118,3 +119,7 @@ class ReplaceMemory(MemoryRule):
         return updated(
             state, replace(state.key[0], key), jax.vmap(replace)(state.value[:, 0], value)
         )
+
+    def contents(self, state: FrameState) -> Entries:
+        """The updated positions, and the first frame if it is kept."""
+        return frame_entries(state)

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.protocol import Masks, MemoryRule
+from rdejax.memory.protocol import Masks, MemoryRule, Prototypes
 from rdejax.memory.registry import register
 
 _EPS = 1e-6  # of the norms; also the weight a base starts with
@@ -193,6 +193,10 @@ class SWEMMemory(MemoryRule):
 
         # Frame by frame: the affinity is the largest array.
         return (lax.map(one_frame, query) if n > 1 else one_frame(query[0])[None]), state
+
+    def prototypes(self, state: SWEMState) -> Prototypes:
+        """The bases of both sets."""
+        return Prototypes(state.first.kappa, state.update.kappa, self.tau)
 
     def match(
         self, x: Float[Array, "q ck"], bases: Bases, present: Bool[Array, " k"]

@@ -1,22 +1,24 @@
-"""The page: its sections put together, with style and script inside."""
+"""The page: what `page.html` shows, put together, with style and script inside."""
 
 import base64
 import dataclasses
+import datetime
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping
 from importlib import resources
+from typing import Any
 
-from rdejax.report.clips import Clip
-from rdejax.report.gallery import clips_section, strips_section
-from rdejax.report.markup import Html, element
-from rdejax.report.plots import Series, bars, lines
-from rdejax.report.run import Run
-from rdejax.report.scores import ScoreTable
-from rdejax.report.strips import Cell
-from rdejax.report.tables import scores_section, settings_section, summary_section
+import jinja2
+from markupsafe import Markup
 
-# Sequences at each end of the ranking whose curves are drawn.
-_CURVES = 2
+import rdejax
+from rdejax.evaluate.score_table import ScoreTable, percent
+from rdejax.report.frames import Cell
+from rdejax.report.mp4 import Mp4
+from rdejax.report.result_set import ResultSet
+from rdejax.report.score_charts import Chart
+from rdejax.visualize.charts import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,172 +26,144 @@ class Contents:
     """Everything a page shows.
 
     Attributes:
-      run: the result folder.
-      scores: or None.
+      results: the result folder.
+      table: the scores, or None.
       unscored: why there are none; empty if there are.
       notes: one sentence each.
+      charts: in order.
       strips: by sequence, the worst first.
       clips: by video.
       megabytes: the limit of the page's size.
-      pace: (frames done, seconds since the start) along a single video; may be empty.
-      made: when the page was made.
-      version: of this library.
     """
 
-    run: Run
-    scores: ScoreTable | None
+    results: ResultSet
+    table: ScoreTable | None
     unscored: str
     notes: tuple[str, ...]
+    charts: list[Chart]
     strips: dict[str, list[Cell]]
-    clips: dict[str, Clip]
+    clips: dict[str, Mp4]
     megabytes: float
-    pace: Sequence[tuple[int, float]]
-    made: str
-    version: str
 
 
 def render(contents: Contents) -> str:
     """The whole page as text."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
-    run = contents.run
-    title = run.videos[0].name if run.single else run.path.resolve().name
-    # Belt and braces: even if some text escaped escaping, nothing would be loaded or run.
-    policy = (
-        "default-src 'none'; img-src data:; media-src data:; "
-        f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+    results, clips = contents.results, contents.clips
+    table = contents.table or ScoreTable({}, {}, {})
+    columns = list(next(iter(table.sequences.values()), table.total))
+    cells = [cell for strip in contents.strips.values() for cell in strip]
+    model = results.summary.get("model")
+    what = "One video" if results.single else f"{len(results.videos)} sequences"
+    # File names are anyone's: text is escaped, and what still passed for markup would load nothing.
+    page = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+        undefined=jinja2.StrictUndefined,
     )
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{title} – rdejax report"),
-        element("style", style),
-    )
-    sections = [
-        summary_section(run, contents.scores),
-        notes_section([*contents.notes, *(contents.scores.notes if contents.scores else ())]),
-        scores_section(contents.scores, contents.unscored),
-        plots_section(contents),
-        strips_section(contents.strips, contents.scores),
-        clips_section(run, contents.clips, contents.scores, contents.megabytes),
-        settings_section(run),
-    ]
-    body = element(
-        "body",
-        element("header", element("h1", title), element("p", _subtitle(contents))),
-        element("main", *(section for section in sections if section)),
-        element("footer", f"Made by rdejax {contents.version}, {contents.made}."),
-        element("script", script),
-    )
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
-
-
-def notes_section(notes: Sequence[str]) -> Html:
-    """Sentences worth reading before the numbers; empty without any."""
-    if not notes:
-        return Html()
-    listed = element("ul", *(element("li", note) for note in dict.fromkeys(notes)))
-    return element("section", element("h2", "Notes"), listed, id="notes", class_="notes")
-
-
-def plots_section(contents: Contents) -> Html:
-    """Scores per sequence, along the best and worst sequences, and time; what there is of them."""
-    plots = [*_score_plots(contents.scores), *_time_plots(contents)]
-    if not plots:
-        return Html()
-    return element(
-        "section", element("h2", "Plots"), element("div", *plots, class_="plots"), id="plots"
+    page.filters |= {
+        "percent": lambda value: percent(value, undefined="–"),
+        "exact": lambda value: "" if math.isnan(value) else f"{value:.9f}",
+        "data_uri": lambda content, kind: f"data:{kind};base64,{_base64(content)}",
+    }
+    return page.get_template("page.html").render(
+        {field.name: getattr(contents, field.name) for field in dataclasses.fields(contents)},
+        table=table,
+        columns=columns,
+        nan=math.nan,
+        extra={name: value for name, value in table.total.items() if name not in columns},
+        title=results.videos[0].name if results.single else results.path.resolve().name,
+        subtitle=f"{what}{f', segmented by {model}' if model else ''}.",
+        summary=list(_summary(results, table)),
+        notes=list(dict.fromkeys([*contents.notes, *table.notes])),
+        ranked=len(contents.strips) > 1 and set(contents.strips) <= set(table.sequences),
+        strips_hint=_strips_hint(cells),
+        videos=results.videos,
+        cut=any(clips[v.name].frames < len(v.masks) for v in results.videos if v.name in clips),
+        settings=list(_flatten(_settings(results.summary))),
+        policy=(
+            "default-src 'none'; img-src data:; media-src data:; "
+            f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+        ),
+        style=Markup(style),
+        script=Markup(script),
+        made=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        version=rdejax.__version__,
     )
 
 
-def _score_plots(scores: ScoreTable | None) -> list[Html]:
-    if scores is None:
-        return []
-    plots = []
-    names = scores.ranking
-    if "J-Mean" in scores.columns and "F-Mean" in scores.columns and names:
-        series = [
-            Series(letter, letter.lower(), [_percent(scores.sequences[n][column]) for n in names])
-            for letter, column in (("J", "J-Mean"), ("F", "F-Mean"))
-        ]
-        plots.append(bars("J and F by sequence, worst first", names, series, 100.0, ""))
-    ends = names if len(names) <= 2 * _CURVES else [*names[:_CURVES], *names[-_CURVES:]]
-    for name in ends:
-        curve = scores.curves.get(name)
-        if curve is None or not curve.frames:
-            continue
-        series = [
-            Series("J", "j", (100 * curve.j).tolist()),
-            Series("F", "f", (100 * curve.f).tolist()),
-        ]
-        ticks = (f"frame {curve.frames[0]}", curve.frames[-1])
-        place = range(len(curve.frames))
-        plots.append(lines(f"{name} along time", place, ticks, series, 100.0, "%"))
-    return plots
+def _summary(results: ResultSet, table: ScoreTable) -> Iterator[tuple[str, str]]:
+    """The few numbers one looks for first."""
+    for name in ("G", "J&F-Mean", "J-Mean", "F-Mean"):
+        if name in table.total:
+            yield name.removesuffix("-Mean"), percent(table.total[name], undefined="–")
+    summary = results.summary
+    if not results.single:
+        yield "sequences", str(len(results.videos))
+    if objects := summary.get("objects"):
+        yield "objects", str(len(objects) if isinstance(objects, list) else objects)
+    yield "frames", str(summary.get("frames") or sum(len(v.masks) for v in results.videos))
+    if rate := summary.get("frames_per_second"):
+        yield "frames per second", f"{rate:.3g}"
 
 
-def _time_plots(contents: Contents) -> list[Html]:
-    run = contents.run
-    if run.single:
-        return _pace_plot(contents.pace)
-    known = [
-        (video.name, milliseconds(video.facts)) for video in run.videos if video.facts.get("frames")
-    ]
-    times = [(name, value) for name, value in known if value is not None]
-    if not times:
-        return []
-    values = [value for _, value in times]
-    series = [Series("compilation left out", "time", values)]
-    return [bars("Time per frame", [name for name, _ in times], series, max(*values, 1e-9), " ms")]
+def _strips_hint(cells: list[Cell]) -> str:
+    if not any(cell.truth for cell in cells):
+        return ""
+    text = "Above the truth, below the result."
+    if any(cell.worst for cell in cells):
+        text += " The frame with the lowest J&F of each sequence is among them, framed."
+    return text
 
 
-def _pace_plot(pace: Sequence[tuple[int, float]]) -> list[Html]:
-    """Milliseconds per frame of each chunk."""
-    steps = [
-        (now[0], 1000 * (now[1] - before[1]) / (now[0] - before[0]))
-        for before, now in zip(pace, pace[1:], strict=False)
-        if now[0] > before[0]
-    ]
-    if len(steps) < 2:
-        return []
-    times = [time for _, time in steps]
-    # Chunks that had to compile take many times as long and would hide all others.
-    usual = sorted(times)[len(times) // 2]
-    top = min(max(times), 3 * usual) or 1.0
-    higher = sum(time > top for time in times)
-    title = "Time per frame along the video"
-    if higher:
-        title += f", {higher} of {len(times)} chunks (compilation) beyond the top"
-    ends = (f"frame {pace[0][0]}", str(pace[-1][0]))
-    series = [Series("each chunk", "time", times)]
-    return [lines(title, [done for done, _ in steps], ends, series, top, "ms")]
+def _settings(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """All that `summary.json` tells of how the result was made, what people ask first first."""
+    run = summary.get("run", {})
+    checkpoint, bundled = run.get("checkpoint"), summary.get("weights")
+    size = [summary.get(side) for side in ("width", "height")]
+    made = {
+        "model": summary.get("model"),
+        "parameters": f"{summary['parameters']:,}" if "parameters" in summary else None,
+        "checkpoint": f"{checkpoint} ({bundled})" if bundled and checkpoint else checkpoint,
+    }
+    facts = {
+        "data set": run.get("dataset"),
+        "split": summary.get("split"),
+        "video": run.get("source", {}).get("name"),
+        "size of the video": "x".join(map(str, size)) if all(size) else None,
+        "frames per second of the video": summary.get("fps"),
+        "seconds": summary.get("seconds"),
+        "seconds of it compiling": summary.get("compile_seconds"),
+        "compilations": summary.get("compilations"),
+        "rdejax": summary.get("version"),
+        "JAX": summary.get("jax"),
+        "device": summary.get("device"),
+    }
+    made, facts = ({k: v for k, v in part.items() if v is not None} for part in (made, facts))
+    # In settings None means something: no limit, or the video's own size.
+    return {**made, **summary.get("settings", {}), **facts}
 
 
-def milliseconds(facts) -> float | None:
-    """Time per frame without compilation, from what a run noted."""
-    try:
-        return 1000 * (facts["seconds"] - facts["compile_seconds"]) / facts["frames"]
-    except (KeyError, TypeError, ZeroDivisionError):
-        return None
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(name, text) of every value, those of inner mappings as outer.inner."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", ", ".join(map(str, value))
+        else:
+            yield f"{prefix}{name}", "none" if value is None else str(value)
 
 
-def _subtitle(contents: Contents) -> str:
-    run = contents.run
-    model = run.summary.get("model")
-    what = "One video" if run.single else f"{len(run.videos)} sequences"
-    return f"{what}{f', segmented by {model}' if model else ''}."
+def _asset(name: str) -> str:
+    """A file beside this one."""
+    return (resources.files("rdejax.report") / name).read_text("utf-8")
 
 
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
-
-
-def _asset(name: str) -> Html:
-    """A file beside this one; neither may hold a closing tag of its element."""
-    return Html((resources.files("rdejax.report") / name).read_text("utf-8"))
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _digest(content: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
+    return f"sha256-{_base64(hashlib.sha256(content.encode()).digest())}"

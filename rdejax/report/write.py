@@ -1,27 +1,26 @@
 """From a result folder to its page: gathers, scores, encodes within the size, writes."""
 
-import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import rdejax
 from rdejax.errors import RdejaxError
 from rdejax.evaluate import Scores, evaluate
-from rdejax.files import atomic
-from rdejax.infer.timing import read_pace
+from rdejax.evaluate.score_table import ScoreTable
+from rdejax.evaluate.scores import Curve
+from rdejax.files import atomic, read_json
 from rdejax.io.video import FrameSource
-from rdejax.report.clips import Clip, encode, plan_clips
+from rdejax.report.frames import Cell, make_strip, mask_size
+from rdejax.report.mp4 import Mp4, encode_clip, plan_clips
 from rdejax.report.page import Contents, render
-from rdejax.report.pictures import mask_size
-from rdejax.report.run import Run, Video, read_run
-from rdejax.report.scores import ScoreTable, from_json, from_scores
-from rdejax.report.strips import Cell, make_strip
+from rdejax.report.result_set import ResultSet, ResultVideo, read_results
+from rdejax.report.score_charts import Chart, score_charts, time_charts
+from rdejax.visualize.charts import need_matplotlib
 
 # Sequences at each end of the ranking that get a strip, and how many without scores.
 _ENDS = 3
 _SAMPLES = 4
 _BASE64 = 4 / 3
-_PAGE_BYTES = 150_000  # markup, style and curves of a usual page
+_PAGE_BYTES = 100_000  # markup and style of a usual page
 
 OnVideos = Callable[[int, int], object]
 
@@ -69,26 +68,27 @@ def write_report(
     if (dataset is None) != (root is None):
         raise RdejaxError("--dataset and --root belong together: give both, or neither")
     path = Path(output) if output is not None else Path(results) / "report.html"
-    run = read_run(results, dataset=dataset, root=root, split=split, video=video)
-    table, reason = _score(run, dataset, root, split, scores, workers)
-    stale = _stale(run, table, scores)
-    most_bytes = int((1e6 * megabytes - _PAGE_BYTES) / _BASE64)
-    strips = _strips(run, table, most_bytes // 2)
-    left = most_bytes - sum(cell.size for cells in strips.values() for cell in cells)
-    clips = _clips(_by_importance(run.videos, table), left, on_videos)
+    found = read_results(results, dataset=dataset, root=root, split=split, video=video)
+    table, curves, reason = _score(found, dataset, root, split, scores, workers)
+    notes = [*found.notes]
     if table is not None and reason:
-        stale = (f"The numbers are those of results.json: {reason}.", *stale)
+        notes.append(f"The numbers are those of results.json: {reason}.")
+    if table is not None and not curves and _is_stale(found):
+        notes.append("The masks are newer than results.json: evaluate again to get their scores.")
+    charts = _charts(found, table, curves, notes)
+    drawn = sum(len(chart.svg) for chart in charts)
+    most_bytes = max(0, int((1e6 * megabytes - _PAGE_BYTES - drawn) / _BASE64))
+    strips = _strips(found, table, curves, most_bytes // 2)
+    left = most_bytes - sum(cell.size for cells in strips.values() for cell in cells)
     contents = Contents(
-        run=run,
-        scores=table,
+        results=found,
+        table=table,
         unscored="" if table else f"There are no scores: {reason}.",
-        notes=(*run.notes, *stale),
+        notes=tuple(notes),
+        charts=charts,
         strips=strips,
-        clips=clips,
+        clips=_clips(_by_importance(found.videos, table), left, on_videos),
         megabytes=megabytes,
-        pace=read_pace(run.path / "timing.csv") if run.single else [],
-        made=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-        version=rdejax.__version__,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
@@ -96,46 +96,68 @@ def write_report(
     return path
 
 
+def read_table(path: Path) -> ScoreTable | None:
+    """Reads `results.json`; None if there is none.
+
+    Raises:
+      RdejaxError: the file is not what `rdejax.evaluate` writes.
+    """
+    content = read_json(path)
+    try:
+        return None if content is None else ScoreTable.from_json(content)
+    except ValueError:
+        raise RdejaxError(
+            f"{path}: not written by rdejax.evaluate; evaluate again or move the file away"
+        ) from None
+
+
 def _score(
-    run: Run,
+    results: ResultSet,
     dataset: str | None,
     root: str | Path | None,
     split: str,
     scores: Scores | None,
     workers: int | None,
-) -> tuple[ScoreTable | None, str]:
-    """The scores, and why they could not be found now."""
-    if scores is not None:
-        return from_scores(scores), ""
-    written = from_json(run.path / "results.json")
-    if run.single:
-        return None, "a single video has no true masks to be compared with"
-    if dataset is None or root is None:
-        return written, "" if written else "the run was not evaluated (no results.json)"
-    # The masks of test splits are not public; that is no mistake of the run.
-    closed = any(len(video.truth) < 3 for video in run.videos)
-    try:
-        return from_scores(evaluate(dataset, root, run.path, split, workers)), ""
-    except RdejaxError as error:
-        if not closed and dataset != "youtube-vos":
-            raise
-        return written, f"the masks cannot be compared with the truth ({error})"
+) -> tuple[ScoreTable | None, Mapping[str, Curve], str]:
+    """The scores, along the sequences too, and why they could not be found now."""
+    if scores is None:
+        written = read_table(results.path / "results.json")
+        if results.single:
+            return None, {}, "a single video has no true masks to be compared with"
+        if dataset is None or root is None:
+            reason = "" if written else "the run was not evaluated (no results.json)"
+            return written, {}, reason
+        # The masks of test splits are not public; that is no mistake of the run.
+        closed = any(len(video.truth) < 3 for video in results.videos)
+        try:
+            scores = evaluate(dataset, root, results.path, split, workers)
+        except RdejaxError as error:
+            if not closed and dataset != "youtube-vos":
+                raise
+            return written, {}, f"the masks cannot be compared with the truth ({error})"
+    return ScoreTable.of(scores), scores.curves, ""
 
 
-def _stale(run: Run, table: ScoreTable | None, scores: Scores | None) -> tuple[str, ...]:
+def _is_stale(results: ResultSet) -> bool:
     """Whether the masks changed after results.json, where the numbers come from, was written."""
-    if table is None or scores is not None or table.curves:
-        return ()
-    written = (run.path / "results.json").stat().st_mtime
-    newest = max(
-        (path.stat().st_mtime for video in run.videos for path in video.masks.values()),
-    )
-    if newest <= written + 1:
-        return ()
-    return ("The masks are newer than results.json: evaluate again to get their scores.",)
+    written = (results.path / "results.json").stat().st_mtime
+    masks = (path for video in results.videos for path in video.masks.values())
+    return max(path.stat().st_mtime for path in masks) > written + 1
 
 
-def _by_importance(videos: Sequence[Video], table: ScoreTable | None) -> list[Video]:
+def _charts(
+    results: ResultSet, table: ScoreTable | None, curves: Mapping[str, Curve], notes: list[str]
+) -> list[Chart]:
+    """The charts; without matplotlib none, of which a note tells."""
+    try:
+        need_matplotlib()
+    except RdejaxError as error:
+        notes.append(f"There are no plots: {error}.")
+        return []
+    return [*(score_charts(table, curves) if table else []), *time_charts(results)]
+
+
+def _by_importance(videos: Sequence[ResultVideo], table: ScoreTable | None) -> list[ResultVideo]:
     """The worst, the best, the second worst, ...; as they come where nothing is known."""
     if table is None:
         return list(videos)
@@ -147,9 +169,11 @@ def _by_importance(videos: Sequence[Video], table: ScoreTable | None) -> list[Vi
     return [known[name] for name in dict.fromkeys([*ordered, *known])]
 
 
-def _strips(run: Run, table: ScoreTable | None, most_bytes: int) -> dict[str, list[Cell]]:
+def _strips(
+    results: ResultSet, table: ScoreTable | None, curves: Mapping[str, Curve], most_bytes: int
+) -> dict[str, list[Cell]]:
     """Strips by sequence, the worst first; as many as fit."""
-    known = {video.name: video for video in run.videos}
+    known = {video.name: video for video in results.videos}
     ranking = [name for name in table.ranking if name in known] if table else []
     if len(ranking) > 2 * _ENDS:
         names = [*ranking[:_ENDS], *ranking[-_ENDS:]]
@@ -160,7 +184,7 @@ def _strips(run: Run, table: ScoreTable | None, most_bytes: int) -> dict[str, li
     for name in dict.fromkeys(
         name for pair in zip(names, names[::-1], strict=True) for name in pair
     ):
-        cells = make_strip(known[name], table.curves.get(name) if table else None)
+        cells = make_strip(known[name], curves.get(name))
         spent += sum(cell.size for cell in cells)
         if spent > most_bytes:
             break
@@ -168,13 +192,13 @@ def _strips(run: Run, table: ScoreTable | None, most_bytes: int) -> dict[str, li
     return {name: strips[name] for name in names if name in strips}
 
 
-def _clips(videos: Sequence[Video], most_bytes: int, on_videos: OnVideos) -> dict[str, Clip]:
+def _clips(videos: Sequence[ResultVideo], most_bytes: int, on_videos: OnVideos) -> dict[str, Mp4]:
     """Clips by name, as many as fit."""
     plans = plan_clips([(len(video.masks), mask_size(video)) for video in videos], most_bytes)
-    clips: dict[str, Clip] = {}
+    clips: dict[str, Mp4] = {}
     spent = 0
     for number, plan in enumerate(plans):
-        clip = encode(videos[plan.index], plan)
+        clip = encode_clip(videos[plan.index], plan)
         # The encoder may miss its rate on a clip; the page's size is a promise.
         if spent + len(clip.content) <= most_bytes:
             clips[videos[plan.index].name] = clip

@@ -32,7 +32,6 @@ from rdejax.train.parallel import (
     start_processes,
     state_shardings,
 )
-from rdejax.train.pictures import contact_sheet
 from rdejax.train.plan import plan_lines
 from rdejax.train.step import TrainState, init_state, make_predict, make_step, merge
 from rdejax.train.system import create_system
@@ -44,6 +43,7 @@ from rdejax.train.workdir import (
     measures_differently,
     record_start,
 )
+from rdejax.visualize.sheet import training_sheet
 
 Batches = Iterator[Clip]
 
@@ -219,7 +219,8 @@ class _Run:
         # Of several processes the first shows its own clips.
         shard = min(labels.addressable_shards, key=lambda s: s.index[0].start or 0)
         shown = np.asarray(shard.data)
-        return contact_sheet(jax.tree.map(lambda x: x[: len(shown)], batch), shown)
+        frames, truth, given = map(np.asarray, (batch.frames, batch.labels, batch.perturbed))
+        return training_sheet(frames, truth, given, shown)
 
     def _keep(self, done: int, state: TrainState) -> None:
         """Validates and saves, where it is time to."""

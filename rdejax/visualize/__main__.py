@@ -1,17 +1,19 @@
 """Command line: `python -m rdejax.visualize COMMAND ...`."""
 
+from typing import Annotated
+
 import tyro
 
 from rdejax.cli import cli_errors
-from rdejax.visualize.commands_charts import Growth, Times
-from rdejax.visualize.commands_frames import Overlay, Sheet, Strip
-from rdejax.visualize.commands_memory import Bases, Pca, Relevance
+from rdejax.visualize.commands import Growth, Overlay, Sheet, Strip, Times
+from rdejax.visualize.commands_memory import BasesPicture, Pca, Relevance
 
 _DESCRIPTION = """Pictures for papers, one file per command; docs/pictures.md shows them all.
 
 Masks for overlay, sheet and strip come from infer.py."""
 
-Command = Overlay | Sheet | Strip | Pca | Relevance | Bases | Times | Growth
+_Bases = Annotated[BasesPicture, tyro.conf.subcommand("bases")]
+Command = Overlay | Sheet | Strip | Pca | Relevance | _Bases | Times | Growth
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,11 +8,9 @@ from jaxtyping import Float, Int
 
 from rdejax.io.overlay import render_overlay
 from rdejax.propagate.geometry import Geometry
-from rdejax.visualize.grid import Picture, fit, grid, outlined
+from rdejax.visualize.grid import Picture, fit, frame_names, greyed, grid, outlined
 from rdejax.visualize.strides import spread
 from rdejax.visualize.style import TILE, distinct_colours
-
-BACKGROUND, FOREGROUND = 0, 1
 
 
 def assign(
@@ -54,8 +52,7 @@ def base_map(
       bases: K, the number of bases in a set.
       alpha: opacity of the paint, 0 to 1.
     """
-    grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(grey, 1 - alpha, base_colours(bases)[index], alpha, 0)
+    return cv2.addWeighted(greyed(frame), 1 - alpha, base_colours(bases)[index], alpha, 0)
 
 
 def base_rows(
@@ -89,8 +86,7 @@ def base_rows(
         painted = base_map(frame, index, kappa.shape[1])
         upper.append(fit(render_overlay(frame, mask), width))
         lower.append(outlined(fit(painted, width), mask))
-    columns = [f"frame {number}" for number in numbers]
-    return grid([upper, lower], columns=columns, names=["masks", "bases"])
+    return grid([upper, lower], columns=frame_names(numbers), names=["masks", "bases"])
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Commands that run a system and look into its memory: `pca`, `relevance`, `bases`."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import cv2
 import numpy as np
 import tyro
 
@@ -13,30 +14,34 @@ from rdejax.cli import name_and_value
 from rdejax.errors import RdejaxError
 from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.overlay import render_overlay
-from rdejax.io.video import FrameSource, open_frames
-from rdejax.models.matching import System
+from rdejax.io.video import FrameSource
+from rdejax.models.matching import Matching
+from rdejax.propagate.geometry import Geometry
 from rdejax.visualize.bases import base_rows
-from rdejax.visualize.commands_frames import Frames, Image, Video, all_numbers, check_tile
+from rdejax.visualize.commands import Frames, OfVideo
 from rdejax.visualize.embeddings import embedding_rows
-from rdejax.visualize.files import IMAGE_SUFFIXES, check_output, choose_frames, save_image
 from rdejax.visualize.grid import Picture, fit
-from rdejax.visualize.heat import mark_pixel, relevance_sheet
-from rdejax.visualize.relevance import check_on_grid, relevance
+from rdejax.visualize.picture_files import choose_frames, save_image
+from rdejax.visualize.relevance import check_on_grid, mark_pixel, relevance, relevance_sheet
 from rdejax.visualize.strides import covered, grid_positions, grid_shape, spread
-from rdejax.visualize.style import TILE
-from rdejax.visualize.trace import Step, entry_names, frame_key, walk, written_frames
+from rdejax.visualize.trace import (
+    Step,
+    entry_names,
+    entry_of_latest,
+    frame_key,
+    matching,
+    memorises,
+    walk,
+    written_frames,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Traced:
+class _Traced(OfVideo):
     """What the commands share: a video, its masks, a model and an object."""
 
-    video: Video
-    """Video file or folder of frames."""
     mask: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Mask of the first frame, or a folder of masks named like their frames."""
-    output: Image
-    """Picture to write, .png or .jpg."""
     checkpoint: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = "rde-lite"
     """Bundled weights by name, or a checkpoint."""
     size: int | None = None
@@ -49,27 +54,23 @@ class _Traced:
     """Further settings of the model or its memory rule."""
     object: int | None = None
     """Id of the object; the lowest unless given."""
-    width: int = TILE
-    """Width of a tile in pixels."""
 
-    def load(self, memory: str | None) -> System:
+    def load(self, memory: str | None) -> Matching:
         """The model with these settings."""
         settings: dict[str, Any] = {"size": self.size, "every": self.every, "memory": memory}
         settings = {name: value for name, value in settings.items() if value is not None}
         if self.top_k is not None:
             settings["top_k"] = None if self.top_k == "all" else self.top_k
         settings |= dict(name_and_value(text, f"--set {text}") for text in self.set)
-        return rdejax.load_model(self.checkpoint, **settings)
+        return matching(rdejax.load_model(self.checkpoint, **settings))
 
-    def open(self) -> tuple[FrameSource, GivenMasks, int]:
-        """The video, its masks, and the object's id.
+    def open(self, **least: int) -> tuple[FrameSource, GivenMasks, int]:
+        """The video, its masks, and the object's id; see `OfVideo.open_video`.
 
         Raises:
           RdejaxError: unusable files or settings; the object is in no mask.
         """
-        check_output(self.output, IMAGE_SUFFIXES)
-        check_tile(self.width)
-        source = open_frames(self.video)
+        source = self.open_video(least=least)
         given = load_given_masks(self.mask, source, max_objects=255)
         number = min(given.objects) if self.object is None else self.object
         if number not in given.objects:
@@ -79,8 +80,24 @@ class _Traced:
             )
         return source, given, number
 
+    def collect(
+        self,
+        model: Matching,
+        video: tuple[FrameSource, GivenMasks, int],
+        numbers: list[int],
+        look: Callable[[Step], np.ndarray],
+    ) -> tuple[list[Picture], list[np.ndarray], list[np.ndarray], Geometry]:
+        """Of these frames: themselves, the object's masks, and what `look` finds after each."""
+        source, given, number = video
+        found = {}
+        for step in _steps(model, source, given, max(numbers)):
+            if step.time in numbers:
+                found[step.time] = (step.frame, step.mask_of(number), look(step))
+        frames, masks, seen = map(list, zip(*(found[t] for t in numbers), strict=True))
+        return frames, masks, seen, step.geometry
 
-def _steps(model: System, source: FrameSource, given: GivenMasks, last: int) -> Iterator[Step]:
+
+def _steps(model: Matching, source: FrameSource, given: GivenMasks, last: int) -> Iterator[Step]:
     """Steps up to frame `last`, which the video must reach."""
     for step in walk(model, (frame for _, frame in source), given.masks):
         yield step
@@ -98,8 +115,8 @@ class Pca(_Traced):
     contour is that of the mask each found.
     """
 
-    memories: tuple[Literal["rde", "bank"], ...] = ("bank", "rde")
-    """Memory rules, one row each."""
+    memories: tuple[str, ...] = ("bank", "rde")
+    """Memory rules by name, or .py files; one row each."""
     frames: Frames = ()
     """Numbers of memorised frames; evenly spaced unless given."""
     count: int = 5
@@ -107,52 +124,38 @@ class Pca(_Traced):
 
     def run(self) -> None:
         """Writes the picture."""
-        source, given, number = self.open()
+        source, given, number = video = self.open()
         if not self.memories:
             raise RdejaxError("no memory named: give --memories rde, bank or both")
-        frames: dict[int, Picture] = {}
         values: dict[str, list[np.ndarray]] = {}
         masks: dict[str, list[np.ndarray]] = {}
-        numbers: list[int] = []
-        geometry = None
         for memory in self.memories:
             model = self.load(memory)
+            memorised = memorises(model, given.masks)
             start, last = given.objects[number], len(source) - 1
-            written = written_frames(model.settings.every, start, last)
+            written = written_frames(memorised, start, last)
             numbers = choose_frames(written, self.frames, self.count)
-            found = {}
-            name = {"rde": "RDE", "bank": "growing bank"}[memory]
-            for step in _steps(model, source, given, max(numbers)):
-                if step.time in numbers:
-                    value = _value(model, step, number, start)
-                    found[step.time] = (value, _only(step.mask, number))
-                    frames[step.time] = step.frame
-                geometry = step.geometry
-            values[name], masks[name] = map(list, zip(*(found[t] for t in numbers), strict=True))
-        assert geometry is not None
-        image = embedding_rows(
-            [frames[t] for t in numbers], numbers, values, geometry, masks, width=self.width
-        )
+            name = {"rde": "RDE", "bank": "growing bank"}.get(memory, memory)
+            frames, masks[name], values[name], geometry = self.collect(
+                model, video, numbers, lambda step, model=model: _value(model, step, number, given)
+            )
+        image = embedding_rows(frames, numbers, values, geometry, masks, width=self.width)
         save_image(self.output, image)
 
 
-def _only(mask: np.ndarray, number: int) -> np.ndarray:
-    return np.where(mask == number, mask, 0)
-
-
-def _value(model: System, step: Step, number: int, start: int) -> np.ndarray:
+def _value(model: Matching, step: Step, number: int, given: GivenMasks) -> np.ndarray:
     """[h, w, cv] of an object in the entry that stands for this memorised frame."""
     memory, slot = step.memory_of(number)
-    written = written_frames(model.settings.every, start, step.time)
-    entries = entry_names(model.memory, memory, written)
-    names = [name for name, _ in entries]
-    wanted = "RDE" if "RDE" in names else f"frame {step.time}"
-    if wanted not in names:
+    entries = model.memory.contents(memory)
+    index = None if entries is None else entry_of_latest(entries)
+    if entries is None or index is None:
+        written = written_frames(memorises(model, given.masks), given.objects[number], step.time)
+        names = [name for name, _ in entry_names(entries, written)] if entries else []
         raise RdejaxError(
             f"memory {model.settings.memory!r} as it is set here keeps no recurrent embedding, but "
-            f"{', '.join(names)}; choose a model whose strategy has RDE"
+            f"{', '.join(names) or 'nothing on the grid'}; choose a model whose strategy has RDE"
         )
-    return np.array(memory.value[slot, names.index(wanted)], np.float32)
+    return np.array(entries.value[slot, index], np.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,7 +179,7 @@ class Relevance(_Traced):
 
     def run(self) -> None:
         """Writes the picture."""
-        source, given, number = self.open()
+        source, given, number = self.open(count=1, columns=1)
         self._check(source, given.objects[number], number)
         model = self.load(self.memory)
         tiles: dict[int, Picture] = {}
@@ -188,31 +191,39 @@ class Relevance(_Traced):
             tiles[step.time] = fit(step.frame, self.width)
         positions = self._positions(step, number)
         grid = grid_shape(step.geometry)
-        check_on_grid(model.settings.memory, before, grid)
+        entries = check_on_grid(model.settings.memory, model.memory.contents(before), grid)
         key = frame_key(model, step.frame, geometry=step.geometry)
         weights = np.asarray(relevance(model.memory, before, key, positions, slot))
-        written = written_frames(model.settings.every, given.objects[number], self.frame - 1)
-        entries = entry_names(model.memory, before, written)
+        memorised = memorises(model, given.masks)
+        written = written_frames(memorised, given.objects[number], self.frame - 1)
+        names = entry_names(entries, written)
         shares = weights.sum(axis=(1, 2))
-        largest = np.argsort(-shares[: len(entries)], kind="stable")[: self.count]
+        largest = np.argsort(-shares[: len(names)], kind="stable")[: self.count]
         shown = np.sort(largest)
-        heats = np.stack([spread(weights[i], step.geometry) for i in shown])
-        sizes = [tiles[entries[i][1]] for i in shown]
-        heats = np.stack([_resize(heat, tile) for heat, tile in zip(heats, sizes, strict=True)])
+        sizes = [tiles[names[i][1]] for i in shown]
+        # Nearest: positions stay squares.
+        heats = [
+            cv2.resize(
+                spread(weights[i], step.geometry),
+                tile.shape[1::-1],
+                interpolation=cv2.INTER_NEAREST_EXACT,
+            )
+            for i, tile in zip(shown, sizes, strict=True)
+        ]
         image = relevance_sheet(
             self._query(step, number),
             f"query: frame {self.frame}",
             sizes,
-            heats,
+            np.stack(heats),
             shares[shown],
-            [entries[i][0] for i in shown],
+            [names[i][0] for i in shown],
             columns=self.columns,
             width=self.width,
         )
         save_image(self.output, image)
 
     def _check(self, source: FrameSource, start: int, number: int) -> None:
-        choose_frames(all_numbers(source), [self.frame], 1)
+        choose_frames(range(len(source)), [self.frame], 1)
         if self.frame <= start:
             raise RdejaxError(
                 f"frame {self.frame} has no memory of object {number} to look at, which starts in "
@@ -226,9 +237,6 @@ class Relevance(_Traced):
                     f"pixel {x} {y} is outside of the frame, which is {width}x{height}; "
                     f"give --pixel X Y with X below {width} and Y below {height}"
                 )
-        for name in ("count", "columns"):
-            if getattr(self, name) < 1:
-                raise RdejaxError(f"{name}={getattr(self, name)}: give 1 or more")
 
     def _positions(self, step: Step, number: int) -> np.ndarray:
         """Query positions bool [h, w]."""
@@ -247,20 +255,12 @@ class Relevance(_Traced):
 
     def _query(self, step: Step, number: int) -> Picture:
         if self.pixel is None:
-            return render_overlay(step.frame, _only(step.mask, number))
+            return render_overlay(step.frame, step.mask_of(number))
         return mark_pixel(step.frame, self.pixel)
 
 
-def _resize(heat: np.ndarray, tile: Picture) -> np.ndarray:
-    """Heat at the size of a tile, nearest: positions stay squares."""
-    height, width = tile.shape[:2]
-    rows = (np.arange(height) + 0.5) * heat.shape[0] / height
-    columns = (np.arange(width) + 0.5) * heat.shape[1] / width
-    return heat[rows.astype(int)][:, columns.astype(int)]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bases(_Traced):
+class BasesPicture(_Traced):
     """SWEM's bases: a colour for each, at the positions that are most like it.
 
     Bright colours are bases of the object, pale ones those of the background. A base keeps its
@@ -280,30 +280,27 @@ class Bases(_Traced):
 
     def run(self) -> None:
         """Writes the picture."""
-        source, given, number = self.open()
+        source, given, number = video = self.open()
         start = given.objects[number]
-        numbers = choose_frames(list(range(start, len(source))), self.frames, self.count)
+        numbers = choose_frames(range(start, len(source)), self.frames, self.count)
         model = self.load(self.memory)
-        shown: dict[int, tuple] = {}
-        geometry = None
-        for step in _steps(model, source, given, max(numbers)):
-            geometry = step.geometry
-            if step.time in numbers:
-                memory, slot = step.memory_of(number)
-                kappa = self._kappa(memory, model.settings.memory)[slot]
-                key = np.asarray(frame_key(model, step.frame, geometry=geometry))[0]
-                mask = _only(step.mask, number)
-                shown[step.time] = (step.frame, mask, key, np.array(kappa, np.float32))
-        assert geometry is not None
-        frames, masks, keys, kappas = zip(*(shown[t] for t in numbers), strict=True)
-        tau = float(getattr(model.memory, "tau", 0.05))
-        image = base_rows(frames, numbers, masks, keys, kappas, geometry, tau=tau, width=self.width)
-        save_image(self.output, image)
+        temperature = 0.05
 
-    def _kappa(self, memory: Any, name: str) -> Any:
-        """[o, 2, K, ck]."""
-        bases = getattr(memory, "first" if self.fixed else "update", None)
-        kappa = getattr(bases, "kappa", None)
-        if kappa is None:
-            raise RdejaxError(f"memory rule {name!r} keeps no bases to show; use --memory swem")
-        return kappa
+        def kappa(step: Step) -> np.ndarray:
+            nonlocal temperature
+            memory, slot = step.memory_of(number)
+            found = model.memory.prototypes(memory)
+            if found is None:
+                raise RdejaxError(
+                    f"memory rule {model.settings.memory!r} keeps no bases to show; use --memory "
+                    "swem"
+                )
+            temperature = float(found.temperature)
+            return np.array((found.first if self.fixed else found.latest)[slot], np.float32)
+
+        frames, masks, kappas, geometry = self.collect(model, video, numbers, kappa)
+        keys = [np.asarray(frame_key(model, frame, geometry=geometry))[0] for frame in frames]
+        image = base_rows(
+            frames, numbers, masks, keys, kappas, geometry, tau=temperature, width=self.width
+        )
+        save_image(self.output, image)

@@ -24,6 +24,30 @@ def fit(image: Picture, width: int) -> Picture:
     )
 
 
+def greyed(image: Picture) -> Picture:
+    """The image without colour."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def frame_names(numbers: Sequence[int]) -> list[str]:
+    """What frames are called above their tiles."""
+    return [f"frame {number}" for number in numbers]
+
+
+def shrink(image: Picture, side: int) -> Picture:
+    """The image with its longer side at most this long, averaged; smaller ones as they are."""
+    size = shrunk_size((image.shape[0], image.shape[1]), side)
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def shrunk_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(H, W) shrunk until the longer side is at most `side`."""
+    factor = min(1.0, side / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
 def outlined(tile: Picture, mask: UInt8[np.ndarray, "H W"]) -> Picture:
     """A tile with the contours of a mask's objects in near white, seen on any colour.
 
@@ -43,6 +67,7 @@ def grid(
     captions: Sequence[Sequence[str]] = (),
     columns: Sequence[str] = (),
     names: Sequence[str] = (),
+    gap: int = GAP,
 ) -> Picture:
     """Tiles side by side; text too long for its place is cut with three dots.
 
@@ -51,14 +76,15 @@ def grid(
       captions: a line above each tile, in the shape of `rows`.
       columns: a line above each column.
       names: a name left of each row, written upwards.
+      gap: between tiles, in pixels.
     """
     tiles = [tile for row in rows for tile in row if tile is not None]
     height = max(tile.shape[0] for tile in tiles)
     width = max(tile.shape[1] for tile in tiles)
     above = _LINE if captions else 0
     left, top = _LINE if names else 0, _LINE if columns else 0
-    step_y, step_x = height + above + GAP, width + GAP
-    size = (left + max(map(len, rows)) * step_x - GAP, top + len(rows) * step_y - GAP)
+    step_y, step_x = height + above + gap, width + gap
+    size = (left + max(map(len, rows)) * step_x - gap, top + len(rows) * step_y - gap)
     canvas = Image.new("RGB", size, PAPER)
     for x, name in enumerate(columns):
         canvas.paste(_label(name, width), (left + x * step_x, 0))
@@ -73,6 +99,12 @@ def grid(
             if tile is not None:
                 canvas.paste(Image.fromarray(tile), (at_x, at_y + above))
     return np.asarray(canvas)
+
+
+def in_rows(tiles: Sequence[Picture], captions: Sequence[str], columns: int) -> Picture:
+    """Tiles with captions one after the other, so many in a row."""
+    cuts = [slice(i, i + columns) for i in range(0, len(tiles), columns)]
+    return grid([tiles[cut] for cut in cuts], captions=[captions[cut] for cut in cuts])
 
 
 def _label(text: str, width: int) -> Image.Image:

@@ -1,13 +1,15 @@
-"""Contact sheets: frames of a video with their masks, in the order of time."""
+"""Sheets of frames with their masks: of a video, and of a batch in training."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from rdejax.io.overlay import render_overlay
-from rdejax.visualize.grid import Picture, fit, grid
+from rdejax.visualize.grid import Picture, fit, frame_names, grid, in_rows, shrink
 from rdejax.visualize.style import TILE
+
+_TRAINING_TILE = 192
 
 
 def contact_sheet(
@@ -34,8 +36,32 @@ def contact_sheet(
         fit(render_overlay(frame, mask, alpha), width)
         for frame, mask in zip(frames, masks, strict=True)
     ]
-    captions = [f"frame {number}" for number in numbers]
-    cuts = range(0, len(tiles), columns)
-    return grid(
-        [tiles[i : i + columns] for i in cuts], captions=[captions[i : i + columns] for i in cuts]
-    )
+    return in_rows(tiles, frame_names(numbers), columns)
+
+
+def training_sheet(
+    frames: UInt8[np.ndarray, "b T H W 3"],
+    labels: UInt8[np.ndarray, "b T H W"],
+    given: Shaped[np.ndarray, "b o H W"],
+    predicted: UInt8[np.ndarray, "b t H W"],
+    clips: int = 3,
+) -> Picture:
+    """Input, truth and prediction side by side, one row a frame, the clips next to one another.
+
+    Args:
+      frames: RGB of each clip.
+      labels: true ids.
+      given: the (perturbed) mask of each object in the first frame.
+      predicted: ids of the frames after the first, whose given mask is shown as its prediction.
+      clips: at most this many of them.
+    """
+    rows: list[list[Picture]] = [[] for _ in frames[0]]
+    for i in range(min(clips, len(predicted))):
+        start = np.zeros_like(labels[i, 0])
+        for slot, mask in enumerate(given[i]):
+            start[mask > 0] = slot + 1
+        found = [start, *predicted[i]]
+        for row, frame, truth, mask in zip(rows, frames[i], labels[i], found, strict=True):
+            tiles = (frame, render_overlay(frame, truth), render_overlay(frame, mask))
+            row += [shrink(tile, _TRAINING_TILE) for tile in tiles]
+    return grid(rows, gap=4)

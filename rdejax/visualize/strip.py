@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rdejax.io.overlay import render_overlay
-from rdejax.visualize.grid import Picture, fit, grid
+from rdejax.visualize.grid import Picture, fit, frame_names, grid
 from rdejax.visualize.style import MARK, MARK_EDGE, TILE
 
 IdMask = UInt8[np.ndarray, "H W"]
@@ -58,29 +58,15 @@ def draw_boxes(image: Picture, boxes: Sequence[Box], scale: float = 1.0) -> Pict
     for box in boxes:
         left, top, right, bottom = (round(side * scale) for side in box)
         # At the border of the picture the frame has to lie inside of it.
-        sides = (
-            max(left, edge), max(top, edge), min(right, width - edge), min(bottom, height - edge)
-        )  # fmt: skip
-        _ring(image, sides, 0, edge, MARK_EDGE)
-        _ring(image, sides, 1, line + 1, MARK)
+        left, top = max(left, edge), max(top, edge)
+        right, bottom = min(right, width - edge), min(bottom, height - edge)
+        # Ring by ring: OpenCV's thick lines reach inside, and would hide what they enclose.
+        for ring in range(1, edge + 1):
+            colour = MARK if 1 < ring < edge else MARK_EDGE
+            cv2.rectangle(
+                image, (left - ring, top - ring), (right + ring - 1, bottom + ring - 1), colour
+            )
     return image
-
-
-def _ring(image: Picture, box: Box, inner: int, outer: int, colour: tuple[int, int, int]) -> None:
-    """Paints what lies between `inner` and `outer` pixels outside of the box, in place.
-
-    OpenCV's thick rectangles reach inside, and would hide the edge of what they enclose.
-    """
-    (outside, inside) = (
-        tuple(
-            slice(max(0, low - margin), max(0, high + margin))
-            for low, high in ((box[1], box[3]), (box[0], box[2]))
-        )
-        for margin in (outer, inner)
-    )
-    kept = image[inside].copy()
-    image[outside] = colour
-    image[inside] = kept
 
 
 def comparison_strip(
@@ -124,4 +110,4 @@ def comparison_strip(
     names = list(rows)
     if truth is None:
         names[0] += " (reference)"
-    return grid(tiles, columns=[f"frame {number}" for number in numbers], names=names)
+    return grid(tiles, columns=frame_names(numbers), names=names)

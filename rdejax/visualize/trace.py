@@ -1,24 +1,23 @@
 """A system's memory while it goes through a video, for looking at.
 
-The frames go through a `Stream`, one by one: what is shown is what inference does.
+The frames go through a `Stream`, one by one: what is shown is what inference does. All that
+pictures use of a system and its rule beyond `MemoryRule.contents` is called here.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.bank import BankMemory
-from rdejax.memory.ema_family import FrameState
-from rdejax.memory.protocol import MemoryRule
-from rdejax.models.matching import System
-from rdejax.propagate.blocks import prepare
+from rdejax.memory.protocol import Entries, MemoryRule
+from rdejax.models.matching import Matching
+from rdejax.models.protocol import System
+from rdejax.propagate.blocks import encode
 from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.slots import known_layout
 from rdejax.propagate.stream import Stream
@@ -47,6 +46,10 @@ class Step:
         assert self.stream.geometry is not None
         return self.stream.geometry
 
+    def mask_of(self, number: int) -> UInt8[np.ndarray, "H W"]:
+        """The mask with one object only."""
+        return np.where(self.mask == number, self.mask, 0)
+
     def memory_of(self, number: int) -> tuple[Any, int]:
         """The memory rule's state that holds an object, and the object's place in it.
 
@@ -63,9 +66,10 @@ class Step:
                 f"object {number} has not appeared by frame {self.time}; there are: {known}"
             )
         group, slot = divmod(layout.ids[number], layout.slots)
-        if self.stream.model.own_keys:
-            return jax.tree.map(lambda x: x[group, slot], state.memory), 0
-        return jax.tree.map(lambda x: x[group], state.memory), slot
+        memory, axes = memory_of_system(self.stream.model, state)
+        if axes == 2:
+            return jax.tree.map(lambda x: x[group, slot], memory), 0
+        return jax.tree.map(lambda x: x[group], memory), slot
 
 
 def walk(
@@ -88,45 +92,72 @@ def walk(
         yield Step(time, frame, stream.step(frame, given.get(time)), stream)
 
 
+def matching(model: System) -> Matching:
+    """The model, if it has a memory to look into.
+
+    Raises:
+      RdejaxError: it is no system that matches keys with those of a memory rule.
+    """
+    if not isinstance(model, Matching):
+        raise RdejaxError(
+            f"model {model.name!r} does not match keys with a memory's, which is what this picture "
+            "shows; choose one that does, such as --checkpoint rde-lite"
+        )
+    return model
+
+
+def memory_of_system(model: Any, state: Any) -> tuple[Any, int]:
+    """The memory rule's state of all objects, and its leading axes: groups, or groups and slots."""
+    return state.memory, model.over.axes
+
+
 @partial(jax.jit, static_argnames="geometry")
-def frame_key(model: System, frame: Array, *, geometry: Geometry) -> Any:
+def frame_key(model: Matching, frame: Array, *, geometry: Geometry) -> Any:
     """Key [1, h, w, ck] (or the system's pytree) of one uint8 frame [H, W, 3]."""
-    return model.encode(prepare(model, geometry, frame[None])).key
+    return encode(model, geometry, frame[None]).key
 
 
-def written_frames(every: int, start: int, time: int) -> list[int]:
-    """Frames in an object's memory after frame `time`: its first and every `every`-th one."""
-    return [start, *(t for t in range(start + 1, time + 1) if t % every == 0)]
+def read_memory(rule: MemoryRule, memory: Any, query: Any) -> Array:
+    """Readout [n, o, h, w, c] of a rule's state for the keys of n frames."""
+    return rule.read(memory, query)[0]
 
 
-def entry_names(rule: MemoryRule, memory: Any, written: list[int]) -> list[tuple[str, int]]:
-    """Name of each entry of a memory on the grid, and the frame it stands for.
+def memorises(model: Matching, given: Iterable[int]) -> Callable[[int], bool]:
+    """Whether a frame is memorised in a video whose first masks are in the frames `given`."""
+    given = sorted(given)
+    return lambda time: model.memorizes(time, [start for start in given if start <= time])
 
-    A recurrent embedding stands for all frames so far; it is aligned with the latest one.
+
+def written_frames(memorised: Callable[[int], bool], start: int, time: int) -> list[int]:
+    """Frames in an object's memory after frame `time`: its first and those memorised since."""
+    return [start, *(t for t in range(start + 1, time + 1) if memorised(t))]
+
+
+def entry_names(entries: Entries, written: Sequence[int]) -> list[tuple[str, int]]:
+    """Name of each entry that holds something, and the frame to show it on.
+
+    What sums up all frames so far is aligned with the latest one.
 
     Args:
-      rule: the memory rule.
-      memory: its state; `value` is [o, e, h, w, cv].
+      entries: see `MemoryRule.contents`.
       written: numbers of the frames memorised.
     """
-    first, latest = written[0], written[-1]
-    if isinstance(rule, BankMemory):
-        return [(f"frame {t}", t) for t in _bank_frames(rule, memory, written)]
-    entries = range(memory.value.shape[1])
-    names = getattr(rule, "entries", None) or [f"entry {i}" for i in entries]
-    if isinstance(memory, FrameState):
-        names = ["updated", "F"][: len(names)]
-    long = {"F": f"F (frame {first})", "L": f"L (frame {latest})"}
-    return [(long.get(name, name), first if name == "F" else latest) for name in names]
+    named = []
+    for name, write in zip(entries.names, entries.writes, strict=True):
+        frame = written[-1 if write is None else write]
+        if write is not None:
+            name = f"{name} (frame {frame})" if name else f"frame {frame}"
+        named.append((name, frame))
+    return named
 
 
-def _bank_frames(rule: Any, memory: Any, written: list[int]) -> list[int]:
-    """Frame in each slot of a bank: the numbers themselves go through the rule's `write`."""
-    numbers = [jnp.full((1, 1, 1), t, jnp.float32) for t in written]
-    nothing: Any = None
-    value = jnp.zeros((1, 1, 1, 1))
-    state = rule.reserve(rule.init(numbers[0], value, nothing), memory.key.shape[0])
-    for number in numbers[1:]:
-        state = rule.write(state, number, value, nothing)
-    kept = min(int(rule.held(state.count)), state.key.shape[0])
-    return [int(t) for t in np.asarray(state.key[:kept, 0, 0, 0])]
+def entry_of_latest(entries: Entries) -> int | None:
+    """Index of the entry that stands for the latest frame in a row of embeddings; None if none.
+
+    That is the one that sums up all frames, or else the latest of those called by their frames.
+    """
+    if None in entries.writes:
+        return entries.writes.index(None)
+    pairs = zip(entries.names, entries.writes, strict=True)
+    frames = [write for name, write in pairs if write is not None and not name]
+    return entries.writes.index(max(frames)) if frames else None

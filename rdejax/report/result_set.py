@@ -19,7 +19,7 @@ from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
 
 @dataclasses.dataclass(frozen=True)
-class Video:
+class ResultVideo:
     """One video of a run.
 
     Attributes:
@@ -49,7 +49,7 @@ class Video:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class ResultSet:
     """A result folder.
 
     Attributes:
@@ -62,19 +62,19 @@ class Run:
 
     path: Path
     summary: dict[str, Any]
-    videos: tuple[Video, ...]
+    videos: tuple[ResultVideo, ...]
     single: bool
     notes: tuple[str, ...] = ()
 
 
-def read_run(
+def read_results(
     path: str | Path,
     *,
     dataset: str | None = None,
     root: str | Path | None = None,
     split: str = "val",
     video: str | Path | FrameSource | None = None,
-) -> Run:
+) -> ResultSet:
     """Looks at a result folder; decodes nothing.
 
     Args:
@@ -97,14 +97,14 @@ def read_run(
     if (path / "masks").is_dir() and "run" in summary and "sequences" not in summary:
         if root is not None:
             raise RdejaxError(f"{path}: holds one video; --root and --dataset are for data sets")
-        return Run(path, summary, (_single(path, summary, video),), single=True)
+        return ResultSet(path, summary, (_single(path, summary, video),), single=True)
     if video is not None:
         raise RdejaxError(f"{path}: holds no result of a single video; leave --video out")
     if root is not None:
         sequences, notes = _sequences(dataset or "", root, split)
         videos = tuple(_of_dataset(path, summary, sequence) for sequence in sequences)
-        return Run(path, summary, videos, single=False, notes=notes)
-    return Run(path, summary, _without_dataset(path, summary), single=False, notes=_NO_FRAMES)
+        return ResultSet(path, summary, videos, single=False, notes=notes)
+    return ResultSet(path, summary, _without_dataset(path, summary), single=False, notes=_NO_FRAMES)
 
 
 _NO_FRAMES = (
@@ -113,7 +113,9 @@ _NO_FRAMES = (
 )
 
 
-def _single(path: Path, summary: dict[str, Any], video: str | Path | FrameSource | None) -> Video:
+def _single(
+    path: Path, summary: dict[str, Any], video: str | Path | FrameSource | None
+) -> ResultVideo:
     masks = _masks(path / "masks", summary.get("frames", 1))
     name = str(summary.get("run", {}).get("source", {}).get("name", path.resolve().name))
     source = None
@@ -127,7 +129,7 @@ def _single(path: Path, summary: dict[str, Any], video: str | Path | FrameSource
             "the result was made from"
         )
     overlay = path / "overlay.mp4"
-    return Video(
+    return ResultVideo(
         name,
         masks,
         source=None if source is None else lambda: source,
@@ -149,7 +151,7 @@ def _sequences(
         return found, (f"Clips show masks without frames: {error}.",)
 
 
-def _of_dataset(path: Path, summary: dict[str, Any], sequence: VideoSequence) -> Video:
+def _of_dataset(path: Path, summary: dict[str, Any], sequence: VideoSequence) -> ResultVideo:
     names = [file.stem for file in sequence.frames] or list(sequence.masks)
     folder = path / sequence.name
     if not folder.is_dir():
@@ -169,7 +171,7 @@ def _of_dataset(path: Path, summary: dict[str, Any], sequence: VideoSequence) ->
     if not masks:
         raise RdejaxError(f"{folder}: no mask is called like a frame of {sequence.name!r}")
     frames = sequence.frames
-    return Video(
+    return ResultVideo(
         sequence.name,
         masks,
         source=(lambda: FolderFrames(frames[0].parent, frames)) if frames else None,
@@ -179,7 +181,7 @@ def _of_dataset(path: Path, summary: dict[str, Any], sequence: VideoSequence) ->
     )
 
 
-def _without_dataset(path: Path, summary: dict[str, Any]) -> tuple[Video, ...]:
+def _without_dataset(path: Path, summary: dict[str, Any]) -> tuple[ResultVideo, ...]:
     known = _facts(path, summary)
     if "sequences" not in summary:
         if not (path / "results.json").exists():
@@ -194,7 +196,7 @@ def _without_dataset(path: Path, summary: dict[str, Any]) -> tuple[Video, ...]:
     videos = []
     for name, facts in known.items():
         masks = _masks(path / name, facts.get("frames", 1))
-        videos.append(Video(name, masks, facts=facts))
+        videos.append(ResultVideo(name, masks, facts=facts))
     return tuple(videos)
 
 

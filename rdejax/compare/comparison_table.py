@@ -1,8 +1,5 @@
 """A comparison on screen, as `compare.json` and as `compare.csv`."""
 
-import csv
-import io
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rdejax.compare.comparison import Comparison
-from rdejax.compare.runs import Row
+from rdejax.evaluate.score_table import empty_table, json_row, percent, wide, write_csv
 from rdejax.evaluate.scores import COLUMNS
-from rdejax.files import atomic, write_json
+from rdejax.files import write_json
+
+_SIGNED = "+.1f"
 
 
 def print_comparison(
@@ -31,18 +30,16 @@ def print_comparison(
       worst: how many worst sequences of each run.
       most: with more sequences than this only those that differ most are shown.
     """
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
+    console = wide(console, 160)
     console.print(_global_table(comparison))
     console.print(_sequence_table(comparison, most))
     for name in comparison.names:
         values = comparison.values(name)
-        listed = [f"{key} {_percent(values[key])}" for key in comparison.worst(name, worst)]
+        listed = [f"{key} {percent(values[key])}" for key in comparison.worst(name, worst)]
         console.print(Text(f"worst of {name}: " + ", ".join(listed)))
     for name in comparison.others:
         values = comparison.differences(name)
-        listed = [f"{key} {_signed(values[key])}" for key in comparison.falls(name, worst)]
+        listed = [f"{key} {percent(values[key], _SIGNED)}" for key in comparison.falls(name, worst)]
         text = ", ".join(listed) or "nowhere"
         console.print(Text(f"{name} falls behind {comparison.baseline} most: {text}"))
     for note in comparison.notes:
@@ -68,24 +65,21 @@ def write_comparison(comparison: Comparison, folder: str | Path, *, worst: int =
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "compare.json", folder / "compare.csv"]
     write_json(paths[0], _as_json(comparison, worst))
-    with atomic(paths[1]) as temporary:
-        temporary.write_text(_as_csv(comparison), encoding="utf-8")
+    write_csv(paths[1], _csv_rows(comparison))
     return paths
 
 
 def _global_table(comparison: Comparison) -> Table:
     objects = sum(comparison.counts.values())
-    table = Table(
-        title=f"{_title(comparison)}: {objects} objects of {len(comparison.counts)} sequences",
-        caption="per cent; the best is bold",
-    )
-    table.add_column("Run", no_wrap=True)
-    for column in comparison.columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    best = {column: comparison.best(column) for column in comparison.columns}
+    settings = comparison.runs[0].scores.settings
+    what = " ".join(str(settings[key]) for key in ("dataset", "split") if key in settings)
+    title = f"{what}: {objects} objects of {len(comparison.counts)} sequences"
+    columns = comparison.columns
+    table = empty_table(title, ("Run",), columns, "per cent; the best is bold")
+    best = {column: comparison.best(column) for column in columns}
     for name, row in comparison.overall.items():
         cells = [
-            Text(_percent(value), "bold" if name in best[column] else "")
+            Text(percent(value), "bold" if name in best[column] else "")
             for column, value in row.items()
         ]
         table.add_row(Text(name), *cells)
@@ -102,17 +96,17 @@ def _sequence_table(comparison: Comparison, most: int) -> Table:
     title = f"{comparison.metric} by sequence, and the difference to {comparison.baseline}"
     if len(shown) < len(sequences):
         title += f"; the {len(shown)} of {len(sequences)} that differ most"
-    table = Table(title=title)
-    table.add_column("Sequence", no_wrap=True)
-    table.add_column("Objects", justify="right")
+    table = empty_table(title, ("Sequence",), ("Objects",))
     for name in (comparison.baseline, *comparison.others):
         table.add_column(Text(name), justify="right", no_wrap=True)
     values = {name: comparison.values(name) for name in comparison.names}
     differences = {name: comparison.differences(name) for name in comparison.others}
     for key in shown:
-        cells = [_percent(values[comparison.baseline][key])]
+        cells = [percent(values[comparison.baseline][key])]
         for name in comparison.others:
-            cells.append(f"{_percent(values[name][key])} {_signed(differences[name][key]):>6}")
+            cells.append(
+                f"{percent(values[name][key])} {percent(differences[name][key], _SIGNED):>6}"
+            )
         table.add_row(Text(key), str(comparison.counts[key]), *cells)
     return table
 
@@ -122,24 +116,19 @@ def _spread(comparison: Comparison, sequence: str) -> float:
     return max(values) - min(values)
 
 
-def _title(comparison: Comparison) -> str:
-    settings = comparison.runs[0].settings
-    return " ".join(str(settings[key]) for key in ("dataset", "split") if key in settings)
-
-
 def _as_json(comparison: Comparison, worst: int) -> dict[str, Any]:
     runs = {}
     for run in comparison.runs:
         name = run.name
         runs[name] = {
             "results": str(run.path),
-            "global": _json_row(comparison.overall[name]),
-            "global_of_its_own": _json_row(run.overall),
-            "sequences": {k: _json_row(row) for k, row in comparison.sequences[name].items()},
-            "differences": _json_row(comparison.differences(name)),
+            "global": json_row(comparison.overall[name]),
+            "global_of_its_own": json_row(run.scores.total),
+            "sequences": {k: json_row(row) for k, row in comparison.sequences[name].items()},
+            "differences": json_row(comparison.differences(name)),
             "worst": comparison.worst(name, worst),
             "falls": comparison.falls(name, worst),
-            "settings": run.settings,
+            "settings": run.scores.settings,
             "inference": run.inference,
         }
     return {
@@ -152,38 +141,18 @@ def _as_json(comparison: Comparison, worst: int) -> dict[str, Any]:
     }
 
 
-def _as_csv(comparison: Comparison) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("Run", "Sequence", "Objects", *COLUMNS, f"{comparison.metric} difference"))
+def _csv_rows(comparison: Comparison) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = [
+        ("Run", "Sequence", "Objects", *COLUMNS, f"{comparison.metric} difference")
+    ]
     base = comparison.overall[comparison.baseline][comparison.metric]
     for name in comparison.names:
-        row = comparison.overall[name]
+        overall, differences = comparison.overall[name], comparison.differences(name)
         total = sum(comparison.counts.values())
-        difference = row[comparison.metric] - base
-        writer.writerow((name, "global", total, *_cells(row), _cell(difference)))
-        differences = comparison.differences(name)
+        counted = [("global", total, overall, overall[comparison.metric] - base)]
         for key, row in comparison.sequences[name].items():
-            cells = (*_cells(row), _cell(differences[key]))
-            writer.writerow((name, key, comparison.counts[key], *cells))
-    return file.getvalue()
-
-
-def _cells(row: Row) -> list[str]:
-    return [_cell(row[column]) for column in COLUMNS]
-
-
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else repr(value)
-
-
-def _json_row(row: Row) -> dict[str, float | None]:
-    return {key: None if math.isnan(value) else value for key, value in row.items()}
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _signed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:+.1f}"
+            counted.append((key, comparison.counts[key], row, differences[key]))
+        for key, count, row, difference in counted:
+            values = json_row({**{c: row[c] for c in COLUMNS}, "difference": difference})
+            rows.append((name, key, count, *values.values()))
+    return rows

@@ -7,8 +7,9 @@ from itertools import chain
 from pathlib import Path
 
 from rdejax.io.overlay import VideoWriter
-from rdejax.report.pictures import fit, paintings
-from rdejax.report.run import Video
+from rdejax.report.frames import paintings
+from rdejax.report.result_set import ResultVideo
+from rdejax.visualize.grid import shrunk_size
 
 # Longest sides that are tried, largest first.
 _SIDES = (640, 480, 400, 320, 240, 160)
@@ -37,7 +38,7 @@ class ClipPlan:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Mp4:
     """An MP4 file in memory.
 
     Attributes:
@@ -67,7 +68,7 @@ def plan_clips(videos: Sequence[tuple[int, tuple[int, int]]], most_bytes: int) -
     counts = [min(frames, _MOST_FRAMES_OF_ONE) for frames, _ in videos]
 
     def cost(index: int, side: int) -> float:
-        height, width = fit(videos[index][1], side)
+        height, width = shrunk_size(videos[index][1], side)
         # A file of few frames or tiny ones is mostly headers.
         return 2500 + counts[index] * (40 + height * width * _BITS_PER_PIXEL / 8)
 
@@ -88,7 +89,7 @@ def plan_clips(videos: Sequence[tuple[int, tuple[int, int]]], most_bytes: int) -
     return [ClipPlan(i, counts[i], side, int(cost(i, side) * spare)) for i in taken]
 
 
-def encode(video: Video, plan: ClipPlan) -> Clip:
+def encode_clip(video: ResultVideo, plan: ClipPlan) -> Mp4:
     """Encodes a clip at constant quality, with its rate bounded by what the plan allows.
 
     Raises:
@@ -112,4 +113,4 @@ def encode(video: Video, plan: ClipPlan) -> Clip:
             for picture in chain([first], pictures):
                 writer.write(picture)
                 count += 1
-        return Clip(path.read_bytes(), count, first.shape[:2])
+        return Mp4(path.read_bytes(), count, first.shape[:2])

@@ -2,21 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from rdejax.errors import RdejaxError
-from rdejax.files import atomic, read_json
+from rdejax.files import atomic
 from rdejax.io.datasets import MASK_SUFFIXES, list_files
 from rdejax.io.given import MaskReader
 from rdejax.io.video import FrameSource
-from rdejax.visualize.style import chart_style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 CHART_SUFFIXES = (".png", ".pdf", ".svg")
@@ -45,15 +41,6 @@ def save_image(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
     )
     with atomic(path) as temporary:
         Image.fromarray(image).save(temporary, **options)
-
-
-def save_figure(path: Path, figure: "Figure") -> None:
-    """Writes a chart whole or not at all; folders on the way are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with chart_style(), atomic(path) as temporary:
-        # No date inside: the same chart is the same file.
-        stamp = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-        figure.savefig(temporary, metadata=stamp.get(path.suffix.lower()))
 
 
 def choose_frames(available: Sequence[int], wanted: Sequence[int], count: int) -> list[int]:
@@ -90,7 +77,7 @@ def describe_numbers(numbers: Sequence[int]) -> str:
     return f"{numbers[0]} to {numbers[-1]}{step}"
 
 
-def read_frames(
+def frames_by_number(
     source: FrameSource, numbers: Sequence[int]
 ) -> dict[int, UInt8[np.ndarray, "h w 3"]]:
     """Some frames of a video by number; decoding stops after the last of them.
@@ -147,20 +134,3 @@ class MaskFolder:
                 f"{self.path / name}.png: no such mask; choose frames that have one with --frames"
             )
         return self._reader.read(self.files[name], self.source.size)
-
-
-def read_runs(path: Path) -> list[dict[str, Any]]:
-    """Measured runs of a benchmark's JSON file.
-
-    Raises:
-      RdejaxError: no such file, no JSON, or no `runs` in it.
-    """
-    if path.is_dir():
-        raise RdejaxError(f"{path}: this is a folder; give a JSON file of a benchmark")
-    value = read_json(path)
-    if value is None:
-        raise RdejaxError(f"{path}: no such file; give a JSON file that a benchmark wrote")
-    runs = value.get("runs")
-    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
-        raise RdejaxError(f'{path}: holds no list "runs"; give a JSON file that a benchmark wrote')
-    return runs

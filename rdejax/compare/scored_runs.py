@@ -1,13 +1,13 @@
 """Reads the scores that `python -m rdejax.evaluate` wrote, and checks that they are comparable."""
 
 import dataclasses
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rdejax.errors import RdejaxError
+from rdejax.evaluate.score_table import ScoreTable
 from rdejax.evaluate.scores import COLUMNS
 from rdejax.files import read_json
 from rdejax.infer.results import describe_difference
@@ -20,35 +20,31 @@ _MUST_AGREE = {
     "frames_that_count": "frames that count",
 }
 
-Row = dict[str, float]
-
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """The scores of one result folder, as fractions; what is undefined is NaN.
+class ScoredRun:
+    """The scores of one result folder.
 
     Attributes:
       name: what it is called here.
       path: its results.json.
-      overall: its own global numbers, by column.
-      objects: the numbers of each object, named `<sequence>_<id>`, by column.
-      frames: number of frames that count of each object; empty if the file does not tell.
-      seen: object -> whether its category is a seen one; empty if unknown.
-      settings: how it was scored.
+      scores: its own numbers; each object has all of `COLUMNS`.
       inference: how infer.py made the masks; empty if unknown.
     """
 
     name: str
     path: Path
-    overall: Row
-    objects: dict[str, Row]
-    frames: dict[str, int]
-    seen: dict[str, bool]
-    settings: dict[str, Any]
+    scores: ScoreTable
     inference: dict[str, Any]
 
+    @property
+    def seen(self) -> dict[str, bool]:
+        """Object -> whether its category is a seen one; empty if unknown."""
+        found = {name: what.get("seen") for name, what in self.scores.categories.items()}
+        return {name: seen for name, seen in found.items() if seen is not None}
 
-def load_runs(arguments: Sequence[str]) -> list[Run]:
+
+def load_runs(arguments: Sequence[str]) -> list[ScoredRun]:
     """Reads several runs.
 
     Args:
@@ -78,7 +74,7 @@ def sequence_of(name: str) -> str:
     return name.rpartition("_")[0]
 
 
-def describe_inference(first: Run, other: Run) -> str:
+def describe_inference(first: ScoredRun, other: ScoredRun) -> str:
     """The first settings of infer.py in which two runs differ, as "every 3 -> 5"; or empty."""
     if not first.inference or not other.inference:
         return ""
@@ -101,7 +97,7 @@ def _longer_name(path: Path) -> str:
     return "/".join(_folder(path).resolve().parts[-2:])
 
 
-def _load(name: str, path: Path) -> Run:
+def _load(name: str, path: Path) -> ScoredRun:
     folder = _folder(path)
     file = path if path.suffix == ".json" else path / "results.json"
     content = read_json(file) if folder.is_dir() else None
@@ -112,24 +108,16 @@ def _load(name: str, path: Path) -> Run:
             f"--results {folder}"
         )
     try:
-        objects = {key: _row(row) for key, row in content["objects"].items()}
-        overall, settings = _row(content["global"]), dict(content["settings"])
-        frames = {key: int(count) for key, count in content.get("frames", {}).items()}
-        seen = {key: value["seen"] for key, value in content.get("categories", {}).items()}
-        complete = objects and all(set(COLUMNS) <= row.keys() for row in objects.values())
-    except (KeyError, TypeError, ValueError, AttributeError):
+        table = ScoreTable.from_json(content)
+        complete = bool(table.objects) and "settings" in content
+        complete &= all(set(COLUMNS) <= row.keys() for row in table.objects.values())
+    except ValueError:
         complete = False
     if not complete:
         raise RdejaxError(
             f"{file}: not the results of python -m rdejax.evaluate; run that again on {folder}"
         )
-    summary = _inference(folder)
-    known = {key: value for key, value in seen.items() if value is not None}
-    return Run(name, file, overall, objects, frames, known, settings, summary)
-
-
-def _row(values: Mapping[str, float | None]) -> Row:
-    return {key: math.nan if value is None else float(value) for key, value in values.items()}
+    return ScoredRun(name, file, table, _inference(folder))
 
 
 def _inference(folder: Path) -> dict[str, Any]:
@@ -144,16 +132,16 @@ def _inference(folder: Path) -> dict[str, Any]:
     return {"checkpoint": run.get("checkpoint"), **run["settings"]}
 
 
-def _check_comparable(first: Run, other: Run) -> None:
+def _check_comparable(first: ScoredRun, other: ScoredRun) -> None:
     for key, title in _MUST_AGREE.items():
-        one, two = first.settings.get(key), other.settings.get(key)
+        one, two = (run.scores.settings.get(key) for run in (first, other))
         if one != two:
             raise RdejaxError(
                 f"{first.name} and {other.name} cannot be compared: {title} {one} and {two}; score "
                 "both with the same python -m rdejax.evaluate command"
             )
-    for name, one in first.frames.items():
-        two = other.frames.get(name, one)
+    for name, one in first.scores.frames.items():
+        two = other.scores.frames.get(name, one)
         if one != two:
             raise RdejaxError(
                 f"{first.name} and {other.name} cannot be compared: {one} frames of {name} count "
