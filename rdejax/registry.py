@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from rdejax.errors import RdejaxError
 
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 
 class Registry(Generic[T]):
@@ -31,11 +32,11 @@ class Registry(Generic[T]):
         # By resolved path: the text that was run, and the class that it registered.
         self._loaded: dict[Path, tuple[bytes, type[T]]] = {}
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+    def register(self, name: str) -> Callable[[C], C]:
         """Class decorator: makes a class known by `name`."""
 
-        def decorate(cls: type[T]) -> type[T]:
-            self._classes[name] = cls
+        def decorate(cls: C) -> C:
+            self._classes[name] = cls  # type: ignore[assignment]
             return cls
 
         return decorate

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from rdejax.registry import Registry
+from rdejax.registry import C, Registry
 from rdejax.train.objectives.protocol import Objective
 
 _OBJECTIVES = Registry[Objective]("objective", "rdejax.train.objectives", files=True)
 
 
-def register(name: str) -> Callable[[type[Objective]], type[Objective]]:
+def register(name: str) -> Callable[[C], C]:
     """Class decorator: makes an `Objective` known by `name` to recipes and the command line."""
     return _OBJECTIVES.register(name)
 
