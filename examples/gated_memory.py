@@ -82,7 +82,7 @@ class GatedMemory(MemoryRule):
         del masks
 
         def mixed(gate: nnx.Param, old: Array, new: Array) -> Array:
-            g = jax.nn.sigmoid(gate[...]).astype(old.dtype)
+            g = jnp.broadcast_to(jax.nn.sigmoid(gate[...]).astype(old.dtype), old.shape)
             return g * old + (1.0 - g) * new
 
         return GatedState(

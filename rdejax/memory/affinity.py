@@ -17,7 +17,7 @@ _NEVER = -1e30  # stands for -inf, which would give nan where a whole row is mas
 def _l2(query: Array, key: Array) -> Array:
     """(2 q.k - |k|^2) / sqrt(c): negative squared distance; |q|^2 cancels in the softmax."""
     dots = query @ key.T
-    return (2.0 * dots - jnp.sum(key * key, axis=-1)) / jnp.sqrt(jnp.float32(key.shape[-1]))
+    return (2.0 * dots - jnp.sum(key * key, axis=-1)[None]) / jnp.sqrt(jnp.float32(key.shape[-1]))
 
 
 def _dot(query: Array, key: Array) -> Array:
@@ -66,7 +66,8 @@ def softmax_weights(
     """
     present = multiplicity > 0
     log_count = jnp.log(jnp.maximum(multiplicity, 1).astype(affinity.dtype))
-    return jax.nn.softmax(jnp.where(present, affinity + log_count, _NEVER), axis=-1)
+    affinity = jnp.where(present[None], affinity + log_count[None], _NEVER)
+    return jax.nn.softmax(affinity, axis=-1)
 
 
 def top_k_weights(
@@ -88,7 +89,7 @@ def top_k_weights(
     """
     top_k = min(top_k, affinity.shape[-1])
     present = multiplicity > 0
-    values, index = lax.top_k(jnp.where(present, affinity, _NEVER), top_k)
+    values, index = lax.top_k(jnp.where(present[None], affinity, _NEVER), top_k)
     count = multiplicity[index]
     before = jnp.cumsum(count, axis=-1) - count
     taken = jnp.clip(top_k - before, 0, count).astype(affinity.dtype)

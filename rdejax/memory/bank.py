@@ -124,7 +124,7 @@ class BankMemory(MemoryRule):
         kept = range(min(int(self.held(state.count)), frames))
         return Entries(state.key, state.value, ("",) * len(kept), tuple(latest[i] for i in kept))
 
-    def held(self, count: Int[Array, ""]) -> Int[Array, ""]:
+    def held(self, count: Int[Array, ""] | int) -> Int[Array, ""]:
         """Frames in an unbounded bank after `count` writes: those that stay and the latest."""
         return jnp.minimum(count, (count + self.keep_every - 2) // self.keep_every + 1)
 

@@ -84,7 +84,7 @@ def closest(
 
     # Full precision: reduced ones of accelerators are too coarse for a threshold near 1.
     cosine = jnp.matmul(unit(key), unit(stored).T, precision=lax.Precision.HIGHEST)
-    cosine = jnp.where(present, cosine, -jnp.inf)
+    cosine = jnp.where(present[None], cosine, -jnp.inf)
     return jnp.max(cosine, axis=-1), jnp.argmax(cosine, axis=-1)
 
 

@@ -14,13 +14,16 @@ put the file into `rdejax/memory/`; or put it anywhere and name the file itself
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import flax.struct
 from flax import nnx
 from jaxtyping import Array, Float
 
 from rdejax.nn.replaced import replaced
+
+# Stands for the rule's own class; checkers at run time do not know `typing.Self`.
+Rule = TypeVar("Rule", bound="MemoryRule")
 
 
 @flax.struct.dataclass
@@ -163,7 +166,7 @@ class MemoryRule(nnx.Module):
         del state
         return None
 
-    def as_trained(self) -> Self:
+    def as_trained(self: Rule) -> Rule:
         """The rule as training reads it, by default with the settings in `trained_with`.
 
         Returns:

@@ -1,7 +1,6 @@
 """Recurrent dynamic embedding: a bank of constant size (RDE-VOS, Li et al., CVPR 2022)."""
 
 import re
-from typing import Self
 
 import flax.struct
 import jax.numpy as jnp
@@ -105,7 +104,7 @@ class RDEMemory(MemoryRule):
         ]
         self.compress_key, self.compress_value = compressors or (None, None)
 
-    def as_trained(self) -> Self:
+    def as_trained(self) -> "RDEMemory":
         """The recurrent embedding alone (the paper's SAM pattern), if the strategy has it."""
         rule = super().as_trained()
         if "RDE" in self.entries:

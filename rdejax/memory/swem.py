@@ -87,7 +87,7 @@ class SWEMMemory(MemoryRule):
         rngs: nnx.Rngs,
         bases: int = 128,
         iterations: int = 4,
-        tau: float = 0.05,
+        tau: Float[Array, ""] | float = 0.05,
         top_l: int = 64,
         seed: int = 0,
     ):
@@ -200,7 +200,7 @@ class SWEMMemory(MemoryRule):
 
     def match(
         self, x: Float[Array, "q ck"], bases: Bases, present: Bool[Array, " k"]
-    ) -> tuple[Float[Array, "o q cv"], Float[Array, "o q 2l"]]:
+    ) -> tuple[Float[Array, "o q cv"], Float[Array, "o q f"]]:
         """Readout of the values and the permutation-invariant features for query keys.
 
         Args:
@@ -209,7 +209,7 @@ class SWEMMemory(MemoryRule):
           present: bases that count.
         """
         cosine = _dots(_unit(x.astype(jnp.float32)), _unit(lax.stop_gradient(bases.kappa)))
-        cosine = jnp.where(present, cosine, -jnp.inf)
+        cosine = jnp.where(present[None, None, None], cosine, -jnp.inf)
         largest = lax.stop_gradient(jnp.max(cosine, axis=(1, 3), keepdims=True))
         e = jnp.exp((cosine - largest) / self.tau)  # [o, 2, q, k]
         total = jnp.sum(e, axis=(1, 3))

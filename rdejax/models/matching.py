@@ -6,7 +6,7 @@ stands before the decoder, and in the memory rule.
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import flax.struct
 import jax
@@ -26,6 +26,8 @@ from rdejax.models.protocol import (
 )
 from rdejax.nn.replaced import replaced
 
+# See `rdejax.models.protocol.AnySystem`.
+Match = TypeVar("Match", bound="Matching")
 # Object-frames decoded at once; beyond it the work goes in pieces, for memory.
 _DECODE_AT_ONCE = 24
 
@@ -130,7 +132,7 @@ class Matching(System):
     def start(
         self,
         features: MatchingFeatures,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         valid: Bool[Array, " o"] | None = None,
         *,
         groups: int = 1,
@@ -153,7 +155,7 @@ class Matching(System):
         self,
         state: MatchingState,
         features: MatchingFeatures,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         new: Bool[Array, "g s"],
         given: dict[str, Array] | None = None,
     ) -> MatchingState:
@@ -168,7 +170,7 @@ class Matching(System):
 
     def segment(
         self, state: MatchingState, features: MatchingFeatures, real: Array | None = None
-    ) -> tuple[MatchingState, Float[Array, "n o+1 H W"]]:
+    ) -> tuple[MatchingState, Float[Array, "n c H W"]]:
         """Logits of background and objects: the frames of a block are read and decoded as one.
 
         Rules whose reading changes their state are read frame by frame.
@@ -227,7 +229,7 @@ class Matching(System):
         self,
         state: MatchingState,
         features: MatchingFeatures,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         groups: Bool[Array, " g"] | None = None,
     ) -> MatchingState:
         """State after one frame and its (soft) masks are written to memory."""
@@ -236,7 +238,7 @@ class Matching(System):
     def entry(
         self,
         features: MatchingFeatures,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         groups: int,
         given: dict[str, Array] | None = None,
     ) -> Entry:
@@ -290,10 +292,10 @@ class Matching(System):
         memory = grouped.reserve(self.over, self.memory, state.memory, capacity)
         return state.replace(memory=memory)  # type: ignore[attr-defined]
 
-    def as_trained(self) -> Self:
+    def as_trained(self: Match) -> Match:
         """The same networks with the memory rule as training reads it."""
         return self.with_memory(self.memory.as_trained())
 
-    def with_memory(self, memory: MemoryRule) -> Self:
+    def with_memory(self: Match, memory: MemoryRule) -> Match:
         """The same networks, weights shared, with another memory rule."""
         return replaced(self, memory=memory)

@@ -14,7 +14,7 @@ hold an object. An unused slot changes nothing for the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import flax.struct
 import jax
@@ -29,6 +29,8 @@ from rdejax.nn.aggregate import aggregate_logits
 # What the networks know of n frames before any object is known: any pytree, every leaf with a
 # leading axis of the n frames.
 Features = Any
+# Stands for the system's own class; checkers at run time do not know `typing.Self`.
+AnySystem = TypeVar("AnySystem", bound="System")
 
 _NO_OBJECT = -1e9
 
@@ -118,7 +120,7 @@ class System(nnx.Module):
     def start(
         self,
         features: Features,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         valid: Bool[Array, " o"] | None = None,
         *,
         groups: int = 1,
@@ -145,7 +147,7 @@ class System(nnx.Module):
         self,
         state: State,
         features: Features,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         new: Bool[Array, "g s"],
         given: dict[str, Array] | None = None,
     ) -> State:
@@ -164,7 +166,7 @@ class System(nnx.Module):
 
     def segment(
         self, state: State, features: Features, real: Bool[Array, " n"] | None = None
-    ) -> tuple[State, Float[Array, "n o+1 H W"]]:
+    ) -> tuple[State, Float[Array, "n c H W"]]:
         """Logits of background and objects in frames that share the memory of `state`.
 
         A softmax over axis 1 gives probabilities. Unused slots get a logit no object can win with.
@@ -184,7 +186,7 @@ class System(nnx.Module):
         self,
         state: State,
         features: Features,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         groups: Bool[Array, " g"] | None = None,
     ) -> State:
         """State after one frame and its (soft) masks are written to memory.
@@ -216,7 +218,7 @@ class System(nnx.Module):
         del writes
         return state
 
-    def as_trained(self) -> Self:
+    def as_trained(self: AnySystem) -> AnySystem:
         """The system as training runs it, sharing its weights: without a top-k, and the like."""
         return self
 

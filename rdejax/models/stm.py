@@ -127,7 +127,7 @@ class STM(Matching):
         self,
         state: MatchingState,
         features: STMFeatures,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         new: Bool[Array, "g s"],
         given: dict[str, Array] | None = None,
     ) -> MatchingState:
@@ -138,7 +138,7 @@ class STM(Matching):
         self,
         state: MatchingState,
         features: STMFeatures,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         groups: Bool[Array, " g"] | None = None,
     ) -> MatchingState:
         """State after one frame is written to memory; see `without_border`."""
@@ -152,8 +152,8 @@ class STM(Matching):
 
 
 def without_border(
-    probs: Float[Array, "o+1 H W"], inside: Bool[Array, "H W"]
-) -> Float[Array, "o+1 H W"]:
+    probs: Float[Array, "c H W"], inside: Bool[Array, "H W"]
+) -> Float[Array, "c H W"]:
     """The same probabilities, but nothing but background (index 0) in the padding.
 
     The published code cuts the padding off before it memorises a frame, and pads anew.

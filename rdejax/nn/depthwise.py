@@ -32,7 +32,10 @@ def _weighted_taps(padded: Array, weight: Array, stride: int, height: int, width
     kernel = weight.shape[0]
     taps = _taps(padded, kernel, stride, height, width)
     flat = weight.reshape(kernel * kernel, -1)
-    return sum((tap * flat[i] for i, tap in enumerate(taps)), start=jnp.zeros((), padded.dtype))
+    return sum(
+        (tap * flat[i][None, None, None] for i, tap in enumerate(taps)),
+        start=jnp.zeros((), padded.dtype),
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

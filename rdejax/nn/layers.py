@@ -84,7 +84,8 @@ class Conv(nnx.Conv):
         own = self._plain(x.reshape(n * o, *x.shape[2:]), kernel[:, :, :c])
         common = self._plain(shared, kernel[:, :, c:])
         if self.bias is not None:
-            common = common + self.bias[...].astype(common.dtype)
+            bias = self.bias[...].astype(common.dtype)
+            common = common + jnp.broadcast_to(bias, common.shape)
         return own.reshape(n, o, *own.shape[1:]) + common[:, None]
 
     def _plain(self, x: Array, kernel: Array) -> Array:
@@ -113,7 +114,8 @@ class FrozenBatchNorm(nnx.Module):
         var = self.var[...].astype(jnp.float32)
         scale = self.scale[...] * lax.rsqrt(var + self.eps)
         shift = self.bias[...] - self.mean[...] * scale
-        return x * scale.astype(x.dtype) + shift.astype(x.dtype)
+        scale, shift = (jnp.broadcast_to(v.astype(x.dtype), x.shape) for v in (scale, shift))
+        return x * scale + shift
 
 
 class ResBlock(nnx.Module):
@@ -175,7 +177,7 @@ def resize_bilinear(
     return jax.image.resize(x, shape, "bilinear", antialias=False)
 
 
-def upsample2(x: Float[Array, "... h w c"]) -> Float[Array, "... 2h 2w c"]:
+def upsample2(x: Float[Array, "... h w c"]) -> Float[Array, "... 2*h 2*w c"]:
     """Bilinear resize to twice the size."""
     return resize_bilinear(x, (2 * x.shape[-3], 2 * x.shape[-2]))
 

@@ -65,7 +65,7 @@ def propagate(
     features: Features,
     count: Int[Array, " b"],
     memorize: Bool[Array, " b"],
-    finish: Callable[[Float[Array, "n o+1 H W"]], Any],
+    finish: Callable[[Float[Array, "n c H W"]], Any],
 ) -> tuple[State, Any]:
     """Segments blocks of frames and memorises at most one frame of each, the last real one.
 

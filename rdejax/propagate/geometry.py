@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from rdejax.errors import RdejaxError
@@ -59,7 +60,10 @@ class Geometry:
         )
 
     def prepare(
-        self, frames: UInt8[Array, "n h w 3"], mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        frames: UInt8[Array | np.ndarray, "n h w 3"],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
     ) -> Float[Array, "n H W 3"]:
         """Resized, normalised frames, padded with zeros, which are the mean colour.
 
@@ -72,7 +76,8 @@ class Geometry:
         if self.inner != self.source:
             shape = (x.shape[0], *self.inner, 3)
             x = jax.image.resize(x, shape, "bilinear", antialias=True)
-        x = (x - jnp.asarray(mean)) / jnp.asarray(std)
+        centre, spread = (jnp.reshape(jnp.asarray(v), (1, 1, 1, 3)) for v in (mean, std))
+        x = (x - centre) / spread
         return jnp.pad(x, ((0, 0), *self._border, (0, 0)))
 
     def prepare_masks(self, masks: Float[Array, "o h w"]) -> Float[Array, "o H W"]:

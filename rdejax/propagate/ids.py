@@ -159,7 +159,7 @@ def id_of_label(layout: Layout) -> UInt8[np.ndarray, "256"]:
 
 def by_ascending_id(
     probs: Float32[np.ndarray, "n c H W"], ids_then: Mapping[int, int], ids: Sequence[int]
-) -> Float32[np.ndarray, "n o+1 H W"]:
+) -> Float32[np.ndarray, "n k H W"]:
     """Probabilities of background and slots as those of background and ids, ascending.
 
     Args:

@@ -124,7 +124,7 @@ def add_objects(
     state, logits = model.segment(state, features)
     inner = geometry.prepare_masks(masks)
     covered = jnp.minimum(inner.sum(0), 1.0)
-    probs = jax.nn.softmax(logits[0], axis=0) * (1.0 - covered)
+    probs = jax.nn.softmax(logits[0], axis=0) * (1.0 - covered)[None]
     probs = probs + jnp.concatenate([jnp.zeros_like(covered)[None], inner])
     if memorize:
         state = model.memorize(state, features, probs, groups=state.valid.any(axis=1))

@@ -22,7 +22,7 @@ from rdejax.train.objectives.protocol import Objective
 
 
 def segmentation_terms(
-    logits: Float[Array, "t o+1 H W"],
+    logits: Float[Array, "t c H W"],
     labels: UInt8[Array, "t H W"],
     valid: Bool[Array, " o"],
     fraction: Float[Array, ""],

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 _EPS = 1e-6
 
 
-def cross_entropy(logits: Float[Array, "c H W"], labels: Int[Array, "H W"]) -> Float[Array, "H W"]:
+def cross_entropy(
+    logits: Float[Array, "c H W"], labels: Integer[Array, "H W"]
+) -> Float[Array, "H W"]:
     """Per-pixel cross-entropy of aggregated logits (background first)."""
     log_p = jax.nn.log_softmax(logits, axis=0)
     return -jnp.take_along_axis(log_p, labels[None].astype(jnp.int32), axis=0)[0]
@@ -31,7 +33,7 @@ def bootstrapped_mean(
     return jnp.sum(jnp.where(keep, flat, 0.0)) / count
 
 
-def one_hot_masks(labels: Int[Array, "*t H W"], objects: int) -> Float[Array, "*t o H W"]:
+def one_hot_masks(labels: Integer[Array, "*t H W"], objects: int) -> Float[Array, "*t o H W"]:
     """Binary masks of the ids 1..objects."""
     ids = jnp.arange(1, objects + 1)[:, None, None]
     return (labels[..., None, :, :] == ids).astype(jnp.float32)
@@ -46,7 +48,7 @@ def _mean_over_present(
 
 
 def soft_iou_loss(
-    probs: Float[Array, "o H W"], labels: Int[Array, "H W"], valid: Bool[Array, " o"]
+    probs: Float[Array, "o H W"], labels: Integer[Array, "H W"], valid: Bool[Array, " o"]
 ) -> Float[Array, ""]:
     """1 - mean over valid objects of sum(min(p, y)) / sum(max(p, y)).
 
@@ -62,7 +64,7 @@ def soft_iou_loss(
 
 
 def class_iou_loss(
-    probs: Float[Array, "o+1 H W"], labels: Int[Array, "H W"], valid: Bool[Array, " o"]
+    probs: Float[Array, "c H W"], labels: Integer[Array, "H W"], valid: Bool[Array, " o"]
 ) -> Float[Array, ""]:
     """As `soft_iou_loss`, over background and all valid objects, absent ones too (SWEM's L_aux).
 
@@ -79,7 +81,7 @@ def class_iou_loss(
 
 
 def dice_loss(
-    probs: Float[Array, "o H W"], labels: Int[Array, "H W"], valid: Bool[Array, " o"]
+    probs: Float[Array, "o H W"], labels: Integer[Array, "H W"], valid: Bool[Array, " o"]
 ) -> Float[Array, ""]:
     """1 - mean over valid objects of 2 sum(p y) / (sum(p) + sum(y)); arguments as `soft_iou_loss`.
 
@@ -92,7 +94,7 @@ def dice_loss(
 
 
 def lovasz_loss(
-    probs: Float[Array, "o H W"], labels: Int[Array, "H W"], valid: Bool[Array, " o"]
+    probs: Float[Array, "o H W"], labels: Integer[Array, "H W"], valid: Bool[Array, " o"]
 ) -> Float[Array, ""]:
     """Lovasz-softmax loss, mean over valid objects; arguments as `soft_iou_loss`.
 

@@ -15,7 +15,7 @@ from rdejax.visualize.style import TILE, distinct_colours
 
 def assign(
     key: Float[np.ndarray, "h w ck"], kappa: Float[np.ndarray, "2 K ck"], tau: float = 0.05
-) -> tuple[Int[np.ndarray, "h w"], Float[np.ndarray, "h w 2K"]]:
+) -> tuple[Int[np.ndarray, "h w"], Float[np.ndarray, "h w k"]]:
     """The base each position is most like, and the weights of all of them.
 
     z = softmax over all bases of both sets of cos(x, kappa) / tau, as SWEM reads its memory (Lin et

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from rdejax.io.overlay import render_overlay
 from rdejax.visualize.style import GAP, INK, PAPER, TEXT, font
 
-Picture = UInt8[np.ndarray, "h w 3"]
+# Of any size: pictures that are put together differ in theirs.
+Picture = UInt8[np.ndarray, "_ _ 3"]
 
 _LINE = TEXT + 8  # of text, with air around it
 

@@ -28,7 +28,7 @@ class ClipOutputs:
       terms: parts of it by name, before their weights, for the log.
     """
 
-    logits: Float[Array, "t o+1 H W"]
+    logits: Float[Array, "t c H W"]
     weights: Float[Array, " t"]
     auxiliary: Float[Array, ""]
     terms: dict[str, Float[Array, ""]]

@@ -145,7 +145,7 @@ class _ClipRun:
         true = self.keep(self._entry)(one_hot_masks(self.clip.labels[0], self.counts.shape[0]))
         return channel_kl(self.given.value[0], true.value[0], self.counts)
 
-    def frames(self) -> tuple[Float[Array, "t o+1 H W"], Float[Array, ""]]:
+    def frames(self) -> tuple[Float[Array, "t c H W"], Float[Array, ""]]:
         """Logits of the frames after the first, as they are scored, and L_UG."""
         count, period = self.clip.frames.shape[0], 2 if self.own else 1
         valid = self.clip.valid[None]
@@ -166,7 +166,7 @@ class _ClipRun:
 
     def _block(
         self, past: _Past, now: MatchingFeatures, last: bool = False
-    ) -> tuple[_Past, Float[Array, "p o+1 H W"]]:
+    ) -> tuple[_Past, Float[Array, "p c H W"]]:
         period, out = 2 if self.own else 1, []
         for i in range(period):
             memorize = not (last and i == period - 1)
@@ -177,7 +177,7 @@ class _ClipRun:
 
     def _frame(
         self, past: _Past, now: MatchingFeatures, guided: bool, memorize: bool
-    ) -> tuple[_Past, Float[Array, "o+1 H W"]]:
+    ) -> tuple[_Past, Float[Array, "c H W"]]:
         bank, own, guidance = past.bank, past.own, past.guidance
         bank, logits, teacher = _seen(self.bank, bank, now)
         scored = logits
@@ -194,7 +194,7 @@ class _ClipRun:
 
 def _seen(
     model: Matching, state: MatchingState, now: MatchingFeatures
-) -> tuple[MatchingState, Float[Array, "o+1 H W"], Float[Array, "o h w d"]]:
+) -> tuple[MatchingState, Float[Array, "c H W"], Float[Array, "o h w d"]]:
     """`Matching.segment` of one frame, and what the decoder saw."""
     state, readout = model.read(state, now)
     logits = model.decode(state, now, readout)[0]

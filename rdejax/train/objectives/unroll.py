@@ -57,7 +57,7 @@ def unroll(
     *,
     remat: bool = False,
     dtype: Any = jnp.float32,
-) -> Float[Array, "t o+1 H W"]:
+) -> Float[Array, "t c H W"]:
     """Logits of a clip's frames after the first.
 
     Args:
@@ -100,7 +100,8 @@ def encode_clip(
 ) -> Features:
     """Features of all frames of a clip; see `Objective` for `remat` and `dtype`."""
     x = frames.astype(jnp.float32) / 255.0
-    images = ((x - jnp.asarray(model.mean)) / jnp.asarray(model.std)).astype(dtype)
+    mean, std = (jnp.reshape(jnp.asarray(v), (1, 1, 1, 3)) for v in (model.mean, model.std))
+    images = ((x - mean) / std).astype(dtype)
     if not remat:
         return model.encode(images)
     # Frame by frame, or all frames' activations would be there again at once.
