@@ -73,8 +73,9 @@ class TestContract:
         state = started(memory)
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *entries)
         scanned, _ = jax.lax.scan(lambda s, e: (memory.write(s, *e), None), state, stacked)
+        write = jax.jit(memory.write)
         for e in entries:
-            state = memory.write(state, *e)
+            state = write(state, *e)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE.get(name, 1e-5)),
             scanned,

@@ -30,7 +30,7 @@ CLOSE = {"rtol": 2e-3}
 
 
 def environment(devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
     extra = {"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}
     paths = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
