@@ -81,7 +81,7 @@ def propagate(
     similarity = query.reshape(h * w, c) @ keys.reshape(-1, c).T
     if radius is not None:
         y, x = jnp.divmod(jnp.arange(h * w), w)
-        far = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2 > radius**2
+        far = (y[:, None] - y[None]) ** 2 + (x[:, None] - x[None]) ** 2 > radius**2
         similarity = jnp.where(jnp.tile(far, (1, len(keys))), -jnp.inf, similarity)
     similarity = jnp.where(jnp.repeat(there, h * w), similarity, -jnp.inf)
     best, index = jax.lax.top_k(similarity, min(top_k, similarity.shape[1]))

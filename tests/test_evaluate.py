@@ -109,7 +109,8 @@ def test_f_by_hand():
 
 
 def test_empty_masks():
-    empty, some, whole = np.zeros((40, 60)), rectangle(3, 3, 4, 5), np.ones((40, 60))
+    empty, whole = np.zeros((40, 60), bool), np.ones((40, 60), bool)
+    some = rectangle(3, 3, 4, 5)
     assert region_similarity(empty, empty) == contour_accuracy(empty, empty) == 1
     for one, other in ((empty, some), (some, empty)):
         assert region_similarity(one, other) == contour_accuracy(one, other) == 0
@@ -130,9 +131,9 @@ def test_void_pixels_do_not_count():
 def test_sizes_must_agree():
     for measure in (region_similarity, contour_accuracy):
         with pytest.raises(ValueError, match="size"):
-            measure(np.zeros((4, 5)), np.zeros((5, 4)))
+            measure(np.zeros((4, 5), bool), np.zeros((5, 4), bool))
         with pytest.raises(ValueError, match="void"):
-            measure(np.zeros((4, 5)), np.zeros((4, 5)), np.zeros((5, 4)))
+            measure(*np.zeros((2, 4, 5), bool), np.zeros((5, 4), bool))
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 from numpy.typing import ArrayLike
 
-Mask = Bool[np.ndarray, "h w"] | UInt8[np.ndarray, "h w"]
+# Of any size: masks of different ones get an error that says so.
+Mask = Bool[np.ndarray, "_ _"] | UInt8[np.ndarray, "_ _"]
 
 DEFAULT_TOLERANCE = 0.008
 

@@ -87,7 +87,7 @@ class SWEMMemory(MemoryRule):
         rngs: nnx.Rngs,
         bases: int = 128,
         iterations: int = 4,
-        tau: Float[Array, ""] | float = 0.05,
+        tau: float = 0.05,
         top_l: int = 64,
         seed: int = 0,
     ):

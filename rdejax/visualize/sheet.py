@@ -13,8 +13,8 @@ _TRAINING_TILE = 192
 
 
 def contact_sheet(
-    frames: Sequence[Picture],
-    masks: Sequence[UInt8[np.ndarray, "H W"]],
+    frames: Sequence[Picture] | UInt8[np.ndarray, "n _ _ 3"],
+    masks: Sequence[UInt8[np.ndarray, "H W"]] | UInt8[np.ndarray, "n H W"],
     numbers: Sequence[int],
     *,
     columns: int = 4,
