@@ -195,11 +195,11 @@ def test_a_folder_with_a_run_is_refused_unless_resumed_alike(tmp_path) -> None:
         moved = dataclasses.replace(TINY, data=("static:/elsewhere",), keep=5, log_every=1)
         _, notes = begin(tmp_path, moved, checkpoints, resume=True)
         assert all(name in notes[1] for name in ("data", "keep: 2 -> 5", "log_every"))
-        loss = dataclasses.replace(TINY.loss, guidance=1.0)
+        loss = dataclasses.replace(TINY.loss, soft_iou=1.0)
         other = dataclasses.replace(TINY, batch=4, loss=loss, keep=5, data=("a", "b"))
         with pytest.raises(RdejaxError, match="another configuration") as error:
             begin(tmp_path, other, checkpoints, resume=True)
-        for name in ("batch: 2 -> 4", "loss.guidance: 10.0 -> 1.0", 'data: ["synthetic"] ->'):
+        for name in ("batch: 2 -> 4", "loss.soft_iou: 0.0 -> 1.0", 'data: ["synthetic"] ->'):
             assert name in str(error.value)
         assert "keep" not in str(error.value)
 
