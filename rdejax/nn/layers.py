@@ -175,7 +175,6 @@ def resize_bilinear(
     return jax.image.resize(x, shape, "bilinear", antialias=False)
 
 
-
 def _enlarge(x: Array, factor: int, axis: int) -> Array:
     if factor == 1:
         return x
