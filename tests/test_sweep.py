@@ -53,5 +53,5 @@ def test_a_mask_without_objects_and_one_of_another_size(video) -> None:
     frames, mask = video
     with pytest.raises(RdejaxError, match="no object in the mask"):
         rdejax.sweep_settings(model(), frames, np.zeros_like(mask), tau=(0.1,))
-    with pytest.raises(RdejaxError, match="mask of frame 0 is 56x39, the video 56x40"):
+    with pytest.raises(RdejaxError, match="the mask of frame 0 is 56x39, the video 56x40"):
         rdejax.sweep_settings(model(), frames, mask[1:], tau=(0.1,))
