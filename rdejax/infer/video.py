@@ -110,16 +110,18 @@ def run_stream(
     Raises:
       RdejaxError: a given mask lies behind the last frame; what `frames` raises.
     """
-    done = start
+    done = written = start
     underway: tuple[list[tuple[str, Frame]], Results] | None = None
 
     def finish() -> None:
-        nonlocal underway
+        nonlocal underway, written
         if underway is not None:
             group, results = underway
             underway = None
             for (name, frame), mask in zip(group, np.asarray(results.masks()), strict=True):
                 write(Written(name, frame, mask))
+            written += len(group)
+            on_frames(written)
 
     # Two chunks ahead: one being cut off the queue, one being decoded meanwhile.
     with Prefetcher(frames, depth=2 * chunk) as decoded:
@@ -130,13 +132,11 @@ def run_stream(
             results = stream.submit(frames_now, masks or None, also or None)
             finish()
             underway = group, results
-            on_frames(done)
             done += len(group)
             if resume_point is not None and due():
                 finish()
                 resume_point(done)
         finish()
-        on_frames(done)
     late = [index for index in given if index >= done]
     if late:
         raise RdejaxError(
