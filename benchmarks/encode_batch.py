@@ -1,4 +1,4 @@
-"""Chunks encoded as one batch against frames encoded one by one, in alternating turns of one run.
+"""Chunks encoded in batches of several sizes, and frame by frame, in alternating turns of one run.
 
 python benchmarks/encode_batch.py --models rde-lite rde
 
@@ -37,6 +37,8 @@ class Arguments:
     objects: int = 1
     chunk: int = 6
     """Frames per compiled call."""
+    batches: tuple[int, ...] = (1, 2, 6)
+    """Frames encoded at once."""
     turns: int = 7
     """Chunks timed of each kind."""
     output: Path = RESULTS / "encode_batch.json"
@@ -46,11 +48,10 @@ def compare(name: str, args: Arguments) -> dict[str, Any]:
     """Both ways on one system."""
     model, weights = load_or_create(name, size=None)
     frames, mask = moving_square(args.chunk + 1, args.height, args.width, args.objects)
-    ways = {
-        "one by one": _started(model, frames, mask, chunk=args.chunk, encode_batch=1),
-        "one batch": _started(model, frames, mask, chunk=args.chunk, encode_batch=args.chunk),
-        "call by call": _started(model, frames, mask, chunk=1, encode_batch=1),
-    }
+    # As it was before chunks: every block of frames that share a memory is a call of its own.
+    ways = {"block by block": _started(model, frames, mask, chunk=1)}
+    for n in args.batches:
+        ways[f"{n} at once"] = _started(model, frames, mask, chunk=args.chunk, encode_batch=n)
     times: dict[str, list[float]] = {way: [] for way in ways}
     begun, busy = time.perf_counter(), time.process_time()
     for _ in range(args.turns):
@@ -65,8 +66,7 @@ def compare(name: str, args: Arguments) -> dict[str, Any]:
         "weights": weights,
         "every": model.settings.every,
         "ms_per_frame": median,
-        "speedup_of_one_batch": median["one by one"] / median["one batch"],
-        "speedup_over_calls_of_a_block": median["call by call"] / median["one batch"],
+        "speedup": {way: median["block by block"] / ms for way, ms in median.items()},
         "cores_in_use": cores,
         "load": os.getloadavg()[0],
     }
@@ -85,14 +85,14 @@ def main() -> None:
     args = tyro.cli(Arguments)
     with cli_errors():
         rows = [compare(name, args) for name in args.models]
-        table = Table("model", "one by one", "one batch", "calls of a block", "ratio", "cores")
+        table = Table("model", *rows[0]["ms_per_frame"], "cores")
         for row in rows:
-            table.add_row(
-                row["model"],
-                *(f"{ms:.0f} ms" for ms in row["ms_per_frame"].values()),
-                f"{row['speedup_of_one_batch']:.2f}",
-                f"{row['cores_in_use']:.2f} of {os.cpu_count()}",
+            cells = (
+                f"{ms:.0f} ms, {row['speedup'][way]:.2f}x"
+                for way, ms in row["ms_per_frame"].items()
             )
+            cores = f"{row['cores_in_use']:.2f} of {os.cpu_count()}"
+            table.add_row(row["model"], *cells, cores)
         Console().print(table)
         size = [args.height, args.width]
         content = {"size": size, "objects": args.objects, "chunk": args.chunk, "models": rows}
