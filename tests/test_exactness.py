@@ -111,6 +111,36 @@ def test_save_and_restore_continue(model, video, tmp_path) -> None:
     assert first.shape == (5, 50, 70)
 
 
+def test_a_bank_saved_after_its_first_frame_continues(video, tmp_path) -> None:
+    frames, mask = video
+    model = create("rde-lite", size=None, memory="bank")
+    unbroken = rdejax.stream(model)
+    unbroken.step(frames[0], mask)
+    unbroken.save(tmp_path / "state")
+    resumed = rdejax.stream(model).restore(tmp_path / "state")
+    np.testing.assert_array_equal(resumed.push(frames[1:4]), unbroken.push(frames[1:4]))
+
+
+def test_a_push_of_no_frames_gives_none(model, video) -> None:
+    frames, mask = video
+    stream = rdejax.stream(model)
+    assert stream.push(frames[:0]).shape == (0, 50, 70)
+    stream.push(frames[:1], {0: mask})
+    labels, probs = stream.push_probs(frames[:0])
+    assert labels.shape == (0, 50, 70)
+    assert probs.shape == (0, 3, 50, 70)
+
+
+def test_buffers_may_be_reused_once_they_are_submitted(model, video) -> None:
+    frames, mask = video
+    stream = rdejax.stream(model, chunk=3)
+    wanted = rdejax.stream(model, chunk=3).push(frames[:4], {0: mask})
+    buffer = frames[:4].copy()
+    results = stream.submit(buffer, {0: mask})
+    buffer[:] = 0
+    np.testing.assert_array_equal(results.masks(), wanted)
+
+
 def test_restore_refuses_other_settings_and_files(model, video, tmp_path) -> None:
     frames, mask = video
     stream = rdejax.stream(model)

@@ -188,6 +188,8 @@ class Stream:
             source = (frames.shape[1], frames.shape[2])
             self.geometry = Geometry.of(source, self.size, self.model.settings.pad)
         pending = Pending(frames.shape[1:3], want_probs)
+        if not len(frames):
+            pending.add(Part(0))
         position = 0
         for start in starts:
             self._advance(inputs.part(position, start.index), pending)
@@ -275,20 +277,25 @@ class Stream:
     def _insert(self, inputs: "_Inputs", start: _Start, pending: Pending) -> None:
         """A frame whose mask brings new objects."""
         assert self.geometry is not None
+        # Copies, for the device may still read them when the caller reuses its buffers.
+        frame = inputs.frames[0].copy()
+        beside = {name: x.copy() for name, x in inputs.beside.items()}
         layout = self.layout = start.layout
         total = layout.groups * layout.slots
         masks, valid = ids.one_hot(start.mask, start.ids, start.slots, total)
         if self.state is None:
             self.state, (label, prob) = start_video(
                 self.model,
-                inputs.frames[0],
+                frame,
                 masks,
                 valid,
                 start.given,
-                inputs.beside,
+                beside,
                 geometry=self.geometry,
                 groups=layout.groups,
             )
+            # What `restore` expects, whether another frame has been pushed or not.
+            self.state = self.model.reserve(self.state, self.writes)
         else:
             memorize = self.model.memorizes(self.time, self.starts)
             self.writes += memorize
@@ -296,11 +303,11 @@ class Stream:
             self.state, (label, prob) = add_objects(
                 self.model,
                 self.state,
-                inputs.frames[0],
+                frame,
                 masks,
                 valid.reshape(layout.groups, -1),
                 start.given,
-                inputs.beside,
+                beside,
                 geometry=self.geometry,
                 memorize=memorize,
             )
@@ -353,7 +360,7 @@ class Stream:
         self.state = save.filled(path, template, arrays)
         self.layout, self.geometry = layout, geometry
         self.time, self.writes = about["time"], about["writes"]
-        self.starts = about.get("starts", [])
+        self.starts = about["starts"]
         return self
 
     def _identity(self) -> dict[str, Any]:
@@ -373,9 +380,7 @@ def with_groups(state: State, groups: int) -> State:
 def in_blocks(
     frames: Shaped[np.ndarray, "n ..."], blocks: list[Block], width: int
 ) -> Shaped[np.ndarray, "b m ..."]:
-    """Frames cut into blocks of `width`; a shorter one is filled with its last frame."""
-    if all(block.length == width for block in blocks):
-        return frames.reshape(len(blocks), width, *frames.shape[1:])
+    """A copy of frames, cut into blocks of `width`; a shorter one is filled with its last frame."""
     ends = np.cumsum([block.length for block in blocks])
     index = [
         np.minimum(np.arange(end - block.length, end - block.length + width), end - 1)
