@@ -17,7 +17,6 @@ from rdejax.nn.layers import (
     ResBlock,
     max_pool3x3s2,
     resize_bilinear,
-    upsample2,
 )
 from rdejax.nn.resnet import ResNetTrunk
 from rdejax.nn.sam import MemoryCompressor, NonLocal
@@ -92,7 +91,7 @@ def test_resize_has_half_pixel_centres(size):
 
 def test_upsampling_of_a_ramp():
     x = jnp.array([0.0, 4.0]).reshape(1, 2, 1)
-    np.testing.assert_array_equal(upsample2(x)[0, :, 0], [0, 1, 3, 4])
+    np.testing.assert_array_equal(resize_bilinear(x, (2, 4))[0, :, 0], [0, 1, 3, 4])
 
 
 @pytest.mark.parametrize("depth,channels", [(18, (64, 128, 256)), (50, (256, 512, 1024))])

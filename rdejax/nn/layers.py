@@ -177,11 +177,6 @@ def resize_bilinear(
     return jax.image.resize(x, shape, "bilinear", antialias=False)
 
 
-def upsample2(x: Float[Array, "... h w c"]) -> Float[Array, "... 2*h 2*w c"]:
-    """Bilinear resize to twice the size."""
-    return resize_bilinear(x, (2 * x.shape[-3], 2 * x.shape[-2]))
-
-
 def _enlarge(x: Array, factor: int, axis: int) -> Array:
     if factor == 1:
         return x

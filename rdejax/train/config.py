@@ -1,8 +1,6 @@
 """The schema of a training run; each experiment in `configs/` is one value of it."""
 
 import dataclasses
-import types
-import typing
 from typing import Any, Literal
 
 from rdejax.data.config import ClipConfig, VideoConfig
@@ -230,27 +228,3 @@ class TrainConfig:
             )
         if self.validate.every and self.validate.root is None:
             raise RdejaxError("validate.every is set but validate.root is not; name the folder")
-
-
-def config_from_dict(values: dict[str, Any]) -> TrainConfig:
-    """Inverse of `dataclasses.asdict`, also after JSON made the tuples lists.
-
-    Fields that are missing keep their defaults, so that runs of older versions can be read.
-
-    Raises:
-      TypeError: a field this version does not have.
-    """
-    return _build(TrainConfig, values)
-
-
-def _build(schema: type, values: dict[str, Any]) -> Any:
-    hints = typing.get_type_hints(schema)
-    fields: dict[str, Any] = {}
-    for name, value in values.items():
-        kind = hints.get(name)
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            value = _build(kind, value)
-        elif isinstance(value, list) and not isinstance(kind, types.UnionType):
-            value = tuple(value)
-        fields[name] = value
-    return schema(**fields)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from rdejax.data.batch import Clip
-from rdejax.models.matching import System
+from rdejax.models import System
 from rdejax.nn.layers import Frozen
 from rdejax.train.clip_loss import batch_loss
 from rdejax.train.config import OptimizerConfig, TrainConfig
