@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from rdejax.errors import RdejaxError
+from rdejax.memory.protocol import MemoryRule
 from rdejax.memory.registry import rule_settings
 from rdejax.models import System
-from rdejax.models.matching import Matching
 from rdejax.models.protocol import State
 from rdejax.models.registry import outline
 from rdejax.nn.replaced import replaced
@@ -55,7 +55,7 @@ def sweep_settings(
       RdejaxError: no objects, a setting that the rule lacks or that is not continuous, or unequal
         numbers of values.
     """
-    if not isinstance(model, Matching):
+    if not isinstance(getattr(model, "memory", None), MemoryRule):
         raise RdejaxError(f"settings of {model.name!r} cannot be swept over: it has no memory rule")
     settings = {name: jnp.asarray(v, jnp.float32) for name, v in values.items()}
     _check(model, values)
@@ -94,7 +94,7 @@ def sweep_settings(
     return np.concatenate([first, *(table[x] for x in labels)], axis=1)
 
 
-def _check(model: Matching, values: dict[str, Any]) -> None:
+def _check(model: System, values: dict[str, Any]) -> None:
     name = model.settings.memory
     usable = [key for key, value in rule_settings(name).items() if isinstance(value, float)]
     for key in values:
@@ -115,13 +115,13 @@ def _check(model: Matching, values: dict[str, Any]) -> None:
         outline(model.name, config=sizes, settings=settings)
 
 
-def _with(model: Matching, values: dict[str, Array]) -> Matching:
-    return model.with_memory(replaced(model.memory, **values))
+def _with(model: Any, values: dict[str, Array]) -> System:
+    return replaced(model, memory=replaced(model.memory, **values))
 
 
 @partial(jax.jit, static_argnames=("geometry", "writes"))
 def _start(
-    model: Matching,
+    model: System,
     settings: dict[str, Float[Array, " s"]],
     *inputs: Array,
     geometry: Geometry,
@@ -136,7 +136,7 @@ def _start(
 
 @partial(jax.jit, static_argnames="geometry", donate_argnames="state")
 def _advance(
-    model: Matching,
+    model: System,
     settings: dict[str, Float[Array, " s"]],
     state: State,
     *inputs: Array,
