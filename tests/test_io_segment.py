@@ -269,6 +269,17 @@ def test_memory_of_a_chunk_is_bounded():
     assert frames_per_call(12, 3, (20000, 20000)) == 1
 
 
+def test_a_chunk_holds_a_block(monkeypatch):
+    monkeypatch.setattr(schedule, "_on_cpu", lambda: True)
+    assert [frames_per_call(None, every, (480, 854)) for every in (3, 5, 7, 8, 20)] == [
+        6,
+        5,
+        7,
+        8,
+        8,
+    ]
+
+
 def test_describe_difference():
     assert describe_difference({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == "b 1 -> 3"
     assert describe_difference({"a": 1}, {"a": 1}) == ""

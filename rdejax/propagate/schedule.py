@@ -64,7 +64,9 @@ def frames_per_call(chunk: int | None, every: int, size: tuple[int, int]) -> int
       size: (H, W) of the source's frames.
     """
     if chunk is None:
-        chunk = CPU_CHUNK if _on_cpu() else ACCELERATOR_CHUNK
+        # Less than a block would be filled up to one.
+        block = min(every, LONGEST_BLOCK)
+        chunk = max(CPU_CHUNK, block) if _on_cpu() else ACCELERATOR_CHUNK
     chunk = max(1, min(chunk, _CHUNK_BYTES // (size[0] * size[1] * 3)))
     return chunk // every * every or chunk
 

@@ -284,7 +284,7 @@ class Stream:
         total = layout.groups * layout.slots
         masks, valid = ids.one_hot(start.mask, start.ids, start.slots, total)
         if self.state is None:
-            self.state, (label, prob) = start_video(
+            state, (label, prob) = start_video(
                 self.model,
                 frame,
                 masks,
@@ -295,7 +295,7 @@ class Stream:
                 groups=layout.groups,
             )
             # What `restore` expects, whether another frame has been pushed or not.
-            self.state = self.model.reserve(self.state, self.writes)
+            self.state = self.model.reserve(state, self.writes)
         else:
             memorize = self.model.memorizes(self.time, self.starts)
             self.writes += memorize

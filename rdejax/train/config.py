@@ -1,7 +1,7 @@
 """The schema of a training run; each experiment in `configs/` is one value of it."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.errors import RdejaxError
