@@ -271,13 +271,8 @@ def test_memory_of_a_chunk_is_bounded():
 
 def test_a_chunk_holds_a_block(monkeypatch):
     monkeypatch.setattr(schedule, "_on_cpu", lambda: True)
-    assert [frames_per_call(None, every, (480, 854)) for every in (3, 5, 7, 8, 20)] == [
-        6,
-        5,
-        7,
-        8,
-        8,
-    ]
+    counts = [frames_per_call(None, every, (480, 854)) for every in (3, 5, 7, 8, 20)]
+    assert counts == [6, 5, 7, 8, 8]
 
 
 def test_describe_difference():

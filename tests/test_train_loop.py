@@ -204,6 +204,33 @@ def test_a_folder_with_a_run_is_refused_unless_resumed_alike(tmp_path) -> None:
         assert "keep" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("config", "loss", "goes_on"),
+    [
+        ({}, {}, True),
+        ({}, {"pattern": "memory"}, False),
+        ({}, {"guidance": 5.0}, False),
+        ({"objective_settings": ("patterns=stm",)}, {"pattern": "bank"}, True),
+        ({"system": "stcn"}, {"pattern": "bank", "guidance": 0.0, "consistency": 0.0}, True),
+        ({"system": "swem"}, {"pattern": "memory", "consistency": 0.0}, True),
+        ({"system": "swem"}, {"pattern": "bank", "consistency": 0.0}, False),
+    ],
+)
+def test_a_run_from_before_objectives_goes_on_alike(tmp_path, config, loss, goes_on) -> None:
+    now = dataclasses.replace(TINY, **config)
+    begun = as_json(now)
+    old = {"pattern": "alternate", "convention": "paper", "guidance": 10.0, "consistency": 10.0}
+    begun["loss"] |= old | loss
+    del begun["objective"], begun["objective_settings"]
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(4, small_state(1.0), {"config": begun}, None)
+        if goes_on:
+            assert begin(tmp_path, now, checkpoints, resume=True)[0] == 4
+            return
+        with pytest.raises(RdejaxError, match=r"another configuration \(loss.pattern="):
+            begin(tmp_path, now, checkpoints, resume=True)
+
+
 def test_differences_leave_out_fields_of_other_versions() -> None:
     old = {"a": 1, "b": {"c": 2, "gone": 3}, "same": [1, 2]}
     new = {"a": 2, "b": {"c": 5, "new": 4}, "same": [1, 2]}

@@ -14,8 +14,12 @@ import jax
 import rdejax
 from rdejax.errors import RdejaxError
 from rdejax.files import write_json
+from rdejax.memory.registry import find_rule
+from rdejax.models.registry import find_system
 from rdejax.train.checkpoints import Checkpoints
 from rdejax.train.config import TrainConfig
+from rdejax.train.objectives.rde import RDEObjective
+from rdejax.train.system import objective_of
 
 # What changes neither the parameters nor the schedule, or does so by rounding only. `init` and
 # `trunk` count at step 0 only; `data` is compared by the number of its sources, which may move.
@@ -63,7 +67,8 @@ def begin(
             f"{workdir}: holds a run of {last} steps; add --resume to continue it, or choose "
             "another --workdir"
         )
-    differing = differences(checkpoints.record(last)["config"], as_json(config))
+    begun = checkpoints.record(last)["config"]
+    differing = differences(begun, as_json(config)) | _former_objective(begun, config)
     serious = [text for name, text in differing.items() if not _is_harmless(name)]
     if serious:
         raise RdejaxError(
@@ -89,6 +94,26 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
             if name == "data" and not prefix and len(a) != len(b):
                 found["data (number)"] = found.pop("data")
     return dict(sorted(found.items()))
+
+
+def _former_objective(begun: dict[str, Any], config: TrainConfig) -> dict[str, str]:
+    """As `differences`, for a run of the version in which the loss said how a clip is run."""
+    loss = begun.get("loss", {})
+    if "pattern" not in loss:
+        return {}
+    now, patterns = objective_of(config), {"alternate": "alternate", "bank": "stm"}
+    if isinstance(now, RDEObjective):
+        old = {**loss, "patterns": patterns.get(loss["pattern"])}
+        same = all(old[name] == value for name, value in vars(now).items())
+    else:
+        # Systems that keep every frame read the bank that stood for their memory.
+        rule = find_rule(config.memory or find_system(config.system).default_settings.memory)
+        reads = ("memory", "bank") if rule.keeps_frames else ("memory",)
+        plain = loss["convention"] == "paper" and not loss["consistency"]
+        same = now.name == "unroll" and loss["pattern"] in reads and plain
+    names = ("pattern", "convention", "guidance", "consistency")
+    former = ", ".join(f"loss.{name}={loss[name]}" for name in names)
+    return {} if same else {"objective": f"{former} -> {now}"}
 
 
 def measures_differently(old: dict[str, Any], config: TrainConfig) -> bool:
