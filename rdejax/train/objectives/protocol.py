@@ -83,13 +83,15 @@ def make_objective(kind: type[Objective], settings: dict[str, Any]) -> Objective
     Raises:
       RdejaxError: a setting it does not have, or a value it does not take.
     """
-    known = {field.name for field in dataclasses.fields(kind)}
-    for name in settings:
+    known = {field.name: field.default for field in dataclasses.fields(kind)}
+    for name, value in settings.items():
         if name not in known:
             raise RdejaxError(
                 f"objective {kind.name!r} has no setting {name!r}; it has "
                 f"{', '.join(sorted(known)) or 'none'}"
             )
+        if type(known[name]) in (int, float) and type(value) not in (int, float):
+            raise RdejaxError(f"objective {kind.name} {name}={value}: give a number")
     return kind(**settings)
 
 
