@@ -6,6 +6,9 @@ import pytest
 
 import rdejax
 from rdejax.models import System, create
+from rdejax.propagate.geometry import Geometry
+from rdejax.propagate.ids import id_of_label
+from rdejax.propagate.programs import _seen
 from rdejax.propagate.slots import Layout, plan_layout
 from rdejax.propagate.stream import Stream
 
@@ -210,6 +213,13 @@ def test_bounded_bank_stays_bounded(video) -> None:
     np.testing.assert_array_equal(
         np.asarray(stream.state.memory.key[0, 0]), np.asarray(first.state.memory.key[0, 0])
     )
+
+
+def test_more_slots_than_ids() -> None:
+    layout = Layout(groups=31, slots=10, ids={7: 300}, used=31)
+    probs = jax.nn.one_hot(np.full((16, 16), 301), 311, axis=0)
+    labels, _ = _seen(Geometry.of((16, 16), None), probs)
+    assert (id_of_label(layout)[np.asarray(labels)] == 7).all()
 
 
 def test_layouts() -> None:

@@ -34,6 +34,14 @@ def test_equals_one_by_one(video) -> None:
     assert (together[0] != together[2]).mean() > 0
 
 
+def test_one_sweep_after_another(video) -> None:
+    frames, mask = video
+    swept = model(every=2)
+    three = rdejax.sweep_settings(swept, frames, mask, tau=(0.02, 0.05, 0.5))
+    two = rdejax.sweep_settings(swept, frames, mask, tau=(0.02, 0.05))
+    assert two.shape == (2, 6, 40, 56) and (two != three[:2]).mean() < 2e-3
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [

@@ -149,9 +149,9 @@ def given_in_slots(
     return out or None
 
 
-def id_of_label(layout: Layout) -> UInt8[np.ndarray, "256"]:
+def id_of_label(layout: Layout) -> UInt8[np.ndarray, " labels"]:
     """The user's id of each label (0, then slots)."""
-    table = np.zeros(256, np.uint8)
+    table = np.zeros(layout.groups * layout.slots + 1, np.uint8)
     for number, slot in layout.ids.items():
         table[slot + 1] = number
     return table

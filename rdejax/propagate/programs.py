@@ -74,8 +74,8 @@ def segment_blocks(
       at_once: see `encode`.
 
     Returns:
-      The state; slot numbers uint8 [b, n, h, w] (0 background) and, if wanted, float32
-      [b, n, o + 1, h, w].
+      The state; slot numbers uint8 (uint16 of more than 255 slots) [b, n, h, w] (0 background) and,
+      if wanted, float32 [b, n, o + 1, h, w].
     """
     b, n = frames.shape[:2]
     flat, also = jax.tree.map(lambda x: x.reshape(b * n, *x.shape[2:]), (frames, beside))
@@ -135,4 +135,6 @@ def add_objects(
 def _seen(geometry: Geometry, probs: Array) -> tuple[Array, Array]:
     """Labels and probabilities of one frame at the video's own size."""
     probs = geometry.restore(probs[None])[0]
-    return jnp.argmax(probs, axis=0).astype(jnp.uint8), probs
+    # Slots may be more than the 255 ids there are: each group has as many as the largest.
+    kind = jnp.uint8 if probs.shape[0] <= 256 else jnp.uint16
+    return jnp.argmax(probs, axis=0).astype(kind), probs

@@ -1,6 +1,7 @@
 """One video under many values of a memory rule's continuous settings, in one compiled run."""
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +25,8 @@ from rdejax.propagate.schedule import encoded_at_once, next_blocks
 from rdejax.propagate.stream import in_blocks
 
 _BLOCKS = 4  # blocks of frames per compiled call
+# Not compiled by themselves: jit would compare this rule's settings, which are tracers here.
+_start_video, _segment_blocks = inspect.unwrap(start_video), inspect.unwrap(segment_blocks)
 
 
 def sweep_settings(
@@ -129,7 +132,7 @@ def _start(
 ) -> State:
     def one(values: dict[str, Array]) -> State:
         each = _with(model, values)
-        return each.reserve(start_video(each, *inputs, geometry=geometry, groups=1)[0], writes)
+        return each.reserve(_start_video(each, *inputs, geometry=geometry, groups=1)[0], writes)
 
     return jax.vmap(one)(settings)
 
@@ -146,7 +149,7 @@ def _advance(
 
     def one(values: dict[str, Array], state: State) -> tuple[State, Array]:
         each = _with(model, values)
-        state, (labels, _) = segment_blocks(
+        state, (labels, _) = _segment_blocks(
             each, state, *inputs, geometry=geometry, want_probs=False, at_once=at_once
         )
         return state, labels
