@@ -5,6 +5,7 @@ from pathlib import Path
 import flax.struct
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -12,11 +13,12 @@ from flax import nnx
 import rdejax
 from rdejax.data.batch import Clip
 from rdejax.memory.average import AverageMemory
+from rdejax.memory.protocol import Masks
 from rdejax.memory.registry import find_rule
 from rdejax.models import create
 from rdejax.models.lite import RDELite
 from rdejax.models.matching import MatchingState
-from rdejax.models.protocol import merge_groups
+from rdejax.models.protocol import given_probs, merge_groups
 from rdejax.propagate.slots import Layout
 from rdejax.propagate.stream import Stream
 from rdejax.train.objectives.unroll import UnrollObjective
@@ -94,6 +96,16 @@ def video():
         frames[t, 6:20, 4 + 2 * t : 18 + 2 * t] = (230, 180, 60)
     mask[6:20, 4:18], mask[24:30, 30:44] = 2, 7
     return frames, mask
+
+
+def test_shapes_are_checked_while_tests_run() -> None:
+    """Or no other test would notice a wrong annotation."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        given_probs(jnp.zeros((2, H)), jnp.ones(2, bool))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        Masks(soft=jnp.zeros((2, H, W)), hard=jnp.zeros((1, H, W)))
+    masks = Masks(soft=jnp.zeros((2, H, W)), hard=jnp.zeros((2, H, W)))
+    assert jax.tree.map(lambda x: x[0], masks).soft.shape == (H, W)  # rebuilt by JAX, not made
 
 
 def with_rule(model, rule):
