@@ -261,17 +261,23 @@ def test_mask_behind_the_last_frame():
         )
 
 
-def test_memory_of_a_chunk_is_bounded():
-    assert frames_per_call(12, 3, (480, 854)) == 12
-    assert frames_per_call(12, 5, (480, 854)) == 10
-    assert frames_per_call(12, 20, (480, 854)) == 12
-    assert frames_per_call(500, 3, (2160, 3840)) * 2160 * 3840 * 3 <= schedule._CHUNK_BYTES
-    assert frames_per_call(12, 3, (20000, 20000)) == 1
+def test_memory_of_a_chunk_is_bounded(monkeypatch):
+    sd, uhd, vast = (480, 854), (2160, 3840), (20000, 20000)
+    assert frames_per_call(12, 3, sd, sd) == 12
+    assert frames_per_call(12, 5, sd, sd) == 10
+    assert frames_per_call(12, 20, sd, sd) == 12
+    assert frames_per_call(500, 3, uhd, uhd) * 2160 * 3840 * 3 <= schedule._CHUNK_BYTES
+    assert frames_per_call(12, 3, vast, vast) == 1
+    for cpu, frames in ((True, 3), (False, 27)):
+        monkeypatch.setattr(schedule, "_on_cpu", lambda cpu=cpu: cpu)
+        # What the networks see counts: large frames that are reduced for them are no reason.
+        assert frames_per_call(None, 3, (1080, 1920), sd) == (6 if cpu else 42)
+        assert frames_per_call(None, 3, (720, 1280), (720, 1280)) == frames
 
 
 def test_a_chunk_holds_a_block(monkeypatch):
     monkeypatch.setattr(schedule, "_on_cpu", lambda: True)
-    counts = [frames_per_call(None, every, (480, 854)) for every in (3, 5, 7, 8, 20)]
+    counts = [frames_per_call(None, every, (480, 854), (480, 854)) for every in (3, 5, 7, 8, 20)]
     assert counts == [6, 5, 7, 8, 8]
 
 

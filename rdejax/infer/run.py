@@ -191,9 +191,12 @@ def _make_stream(model: Any, given: GivenMasks, chunk: int | None) -> Segmenter:
 
 
 def _chunk(model: Any, chunk: int | None, size: tuple[int, int]) -> int:
+    from rdejax.propagate.geometry import Geometry
     from rdejax.propagate.schedule import frames_per_call
 
-    return frames_per_call(chunk, model.settings.every, size)
+    settings = model.settings
+    inner = Geometry.of(size, settings.size, settings.pad).inner
+    return frames_per_call(chunk, settings.every, size, inner)
 
 
 def _describe(options: ModelOptions, model: Any) -> dict[str, Any]:

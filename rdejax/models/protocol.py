@@ -69,7 +69,7 @@ class System(nnx.Module):
         outside detector); `encode` gets it as `beside`.
       objective: name of the objective it is trained with unless the recipe names another
         (`rdejax.train.objectives`).
-      trunk: name of the attribute that is the pre-trained trunk, which may be trained at another
+      trunk_name: name of the attribute that is the pre-trained trunk, which may be trained at another
         rate or stay as it is.
     """
 
@@ -83,7 +83,7 @@ class System(nnx.Module):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     frame_inputs: tuple[str, ...] = ()
     objective: str = "unroll"
-    trunk: str = "key_encoder"
+    trunk_name: str = "key_encoder"
 
     def __init__(self, config: Any, settings: Settings, *, rngs: nnx.Rngs):
         raise NotImplementedError

@@ -7,14 +7,17 @@ import jax
 
 # Frames read and decoded as one batch, where memorising is rarer than that.
 LONGEST_BLOCK = 8
-# Frames per compiled call: enough to encode as one batch, and for several blocks.
+# Frames per compiled call, where that many fit: enough for several blocks.
 CPU_CHUNK = 6
 ACCELERATOR_CHUNK = 48
 # A chunk's source frames take at most this many bytes.
 _CHUNK_BYTES = 256 << 20
-# Pixels encoded at once: the trunk's inner features take some hundred bytes a pixel.
-_CPU_PIXELS = 4 << 20
+# Pixels of a chunk as the networks see it, for its features are kept: some 130 bytes a pixel.
+_CPU_PIXELS = 3 << 20
 _ACCELERATOR_PIXELS = 24 << 20
+# Pixels encoded at once. On CPUs what does not stay in the cache is slower: one 480p frame.
+_CPU_ENCODED = 1 << 19
+_ACCELERATOR_ENCODED = 24 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,25 +58,32 @@ def next_blocks(
     return blocks
 
 
-def frames_per_call(chunk: int | None, every: int, size: tuple[int, int]) -> int:
+def frames_per_call(
+    chunk: int | None, every: int, size: tuple[int, int], inner: tuple[int, int]
+) -> int:
     """Frames per compiled call: about `chunk`, at most what fits, a multiple of `every` if it can.
 
     Args:
-      chunk: frames wanted; None: a few on CPUs, where more bring nothing, many on accelerators.
+      chunk: frames wanted; None: a few on CPUs, where more bring nothing, many on accelerators,
+        fewer of large ones.
       every: interval of memorising; blocks of that many frames are computed together.
       size: (H, W) of the source's frames.
+      inner: (H, W) of the frames as the networks see them.
     """
     if chunk is None:
+        usual, pixels = (
+            (CPU_CHUNK, _CPU_PIXELS) if _on_cpu() else (ACCELERATOR_CHUNK, _ACCELERATOR_PIXELS)
+        )
         # Less than a block would be filled up to one.
         block = min(every, LONGEST_BLOCK)
-        chunk = max(CPU_CHUNK, block) if _on_cpu() else ACCELERATOR_CHUNK
+        chunk = max(block, min(max(usual, block), pixels // (inner[0] * inner[1])))
     chunk = max(1, min(chunk, _CHUNK_BYTES // (size[0] * size[1] * 3)))
     return chunk // every * every or chunk
 
 
 def encoded_at_once(size: tuple[int, int]) -> int:
     """Frames of (H, W), as the networks see them, that are encoded as one batch."""
-    pixels = _CPU_PIXELS if _on_cpu() else _ACCELERATOR_PIXELS
+    pixels = _CPU_ENCODED if _on_cpu() else _ACCELERATOR_ENCODED
     return max(1, pixels // (size[0] * size[1]))
 
 

@@ -62,8 +62,8 @@ class Stream:
       model: see `rdejax.load_model`.
       size: shorter side the frames are resized to; default: the model's setting.
       chunk: frames to process per compiled call, where that many are at hand; default: see
-        `frames_per_call`. They are encoded as one batch.
-      encode_batch: most frames encoded at once, to bound memory; default: see `encoded_at_once`.
+        `frames_per_call`.
+      encode_batch: frames of a chunk encoded as one batch; default: see `encoded_at_once`.
       max_objects: object slots to refuse more than; default: as many as the masks hold.
       layout: groups and slots, if known beforehand; it saves compilations when objects come later.
       **given: what the memory takes for each object beside its mask, by id: a mapping, or an array
@@ -124,9 +124,19 @@ class Stream:
         """Size of the state in bytes."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
 
-    def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> UInt8[np.ndarray, "h w"]:
-        """One frame in, its mask out: uint8 [H, W, 3] and, with new objects, uint8 [H, W]."""
-        return self.push(frame[None], None if mask is None else {0: mask})[0]
+    def step(
+        self,
+        frame: np.ndarray,
+        mask: np.ndarray | None = None,
+        beside: Mapping[str, np.ndarray] | None = None,
+    ) -> UInt8[np.ndarray, "h w"]:
+        """One frame in, its mask out: uint8 [H, W, 3] and, with new objects, uint8 [H, W].
+
+        Raises:
+          RdejaxError: see `push`.
+        """
+        also = {name: np.asarray(x)[None] for name, x in (beside or {}).items()}
+        return self.push(frame[None], None if mask is None else {0: mask}, also)[0]
 
     def push(
         self,
@@ -232,7 +242,8 @@ class Stream:
             pending.add(Part(len(frames)))
             return
         assert self.geometry is not None
-        per_call = frames_per_call(self.chunk, self.model.settings.every, self.geometry.source)
+        sizes = self.geometry.source, self.geometry.inner
+        per_call = frames_per_call(self.chunk, self.model.settings.every, *sizes)
         most = max(1, per_call // self.block)
         position = 0
         while position < len(frames):
@@ -257,7 +268,6 @@ class Stream:
         assert self.state is not None and self.geometry is not None and self.layout is not None
         self.writes += sum(block.memorize for block in blocks)
         self.state = self.model.reserve(self.state, self.writes)
-        height, breadth = self.geometry.inner
         self.state, (label, prob) = segment_blocks(
             self.model,
             self.state,
@@ -267,7 +277,7 @@ class Stream:
             {name: in_blocks(x, blocks, width) for name, x in inputs.beside.items()},
             geometry=self.geometry,
             want_probs=pending.want_probs,
-            at_once=self.encode_batch or encoded_at_once((height, breadth)),
+            at_once=self.encode_batch or encoded_at_once(self.geometry.inner),
         )
         count = len(inputs.frames)
         self.time += count

@@ -21,7 +21,7 @@ from rdejax.nn.replaced import replaced
 from rdejax.propagate import ids
 from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.programs import segment_blocks, start_video
-from rdejax.propagate.schedule import encoded_at_once, next_blocks
+from rdejax.propagate.schedule import LONGEST_BLOCK, encoded_at_once, next_blocks
 from rdejax.propagate.stream import in_blocks
 
 _BLOCKS = 4  # blocks of frames per compiled call
@@ -71,25 +71,25 @@ def sweep_settings(
     wanted = model.settings.size if size is None else size
     geometry = Geometry.of(source, wanted, model.settings.pad)
     masks, valid = ids.one_hot(mask, numbers, range(len(numbers)), len(numbers))
-    every, count = model.settings.every, len(frames)
+    width, count = min(model.settings.every, LONGEST_BLOCK), len(frames)
     writes = sum(model.memorizes(time, (0,)) for time in range(1, count))
     state = _start(model, settings, frames[0], masks, valid, geometry=geometry, writes=writes)
     labels, time = [], 1
     while time < count:
         blocks = next_blocks(
-            lambda t: model.memorizes(t, (0,)), time, count - time, longest=every, most=_BLOCKS
+            lambda t: model.memorizes(t, (0,)), time, count - time, longest=width, most=_BLOCKS
         )
         used = sum(block.length for block in blocks)
         state, label = _advance(
             model,
             settings,
             state,
-            in_blocks(frames[time : time + used], blocks, every),
+            in_blocks(frames[time : time + used], blocks, width),
             np.asarray([block.length for block in blocks], np.int32),
             np.asarray([block.memorize for block in blocks]),
             geometry=geometry,
         )
-        real = np.concatenate([np.arange(every) < block.length for block in blocks])
+        real = np.concatenate([np.arange(width) < block.length for block in blocks])
         labels.append(np.asarray(label).reshape(len(label), -1, *source)[:, real])
         time += used
     table = np.array([0, *numbers], np.uint8)

@@ -163,7 +163,7 @@ def _load_trunks(model: System, where: str, seed: int, tell: Tell) -> None:
 
     Several files are joined by commas; each goes to the trunk of its depth.
     """
-    trunks: dict[str, Any] = {"key encoder": getattr(model, model.trunk)}
+    trunks: dict[str, Any] = {"key encoder": getattr(model, model.trunk_name)}
     value = getattr(getattr(model, "value_encoder", None), "trunk", None)
     if isinstance(value, ResNetTrunk):
         trunks["value encoder"] = value
@@ -187,7 +187,7 @@ def _load_trunks(model: System, where: str, seed: int, tell: Tell) -> None:
 
 
 def _packaged(model: System) -> str:
-    if not isinstance(getattr(model, model.trunk), EfficientNetLite0):
+    if not isinstance(getattr(model, model.trunk_name), EfficientNetLite0):
         raise RdejaxError(
             f'trunk="package" is EfficientNet-Lite0, which {model.name} does not have; give the '
             "path of torchvision's .pth file"

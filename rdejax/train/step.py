@@ -42,13 +42,13 @@ class TrainState:
 
 def trainable(model: System, config: OptimizerConfig):
     """NNX filter of the weights that are trained."""
-    early = getattr(getattr(model, model.trunk, None), "in_early_stage", None)
+    early = getattr(getattr(model, model.trunk_name, None), "in_early_stage", None)
 
     def chosen(path: tuple, value: Any) -> bool:
         norm = config.train_norm and isinstance(value, Frozen) and path[-1] in ("scale", "bias")
         if not (norm or isinstance(value, nnx.Param)):
             return False
-        if model.trunk in path:
+        if model.trunk_name in path:
             if early is not None and early(path, config.freeze_stride):
                 return False
             if config.freeze_depthwise and "depthwise" in path:
@@ -74,7 +74,7 @@ def make_optimizer(config: TrainConfig, trunk: str) -> optax.GradientTransformat
 
     Args:
       config: the run.
-      trunk: see `System.trunk`.
+      trunk: see `System.trunk_name`.
     """
     o = config.optimizer
     rate = learning_rate(config)
@@ -105,14 +105,17 @@ def split(model: System, config: TrainConfig) -> tuple[Any, Any, Any]:
 
 
 def init_state(model: System, config: TrainConfig) -> tuple[Any, TrainState]:
-    """Graph definition and the state at step 0."""
+    """Graph definition and the state at step 0, whose weights are the model's own arrays.
+
+    A step that donates the state leaves the model without them; copy them to use both.
+    """
     graph, params, fixed = split(model, config)
     params, fixed = nnx.to_pure_dict(params), nnx.to_pure_dict(fixed)
     state = TrainState(
         params=params,
         fixed=fixed,
         ema=jax.tree.map(jnp.copy, params),
-        optimizer=make_optimizer(config, model.trunk).init(params),
+        optimizer=make_optimizer(config, model.trunk_name).init(params),
         step=jnp.zeros((), jnp.int32),
     )
     return graph, state
@@ -181,7 +184,7 @@ def make_update(model: System, config: TrainConfig) -> Callable[..., tuple[Train
 
     Metrics are float32 scalars: the loss and its terms, grad_norm (before clipping), learning_rate.
     """
-    optimizer, rate = make_optimizer(config, model.trunk), learning_rate(config)
+    optimizer, rate = make_optimizer(config, model.trunk_name), learning_rate(config)
     gradients, decay = make_gradients(model, config), config.optimizer.ema
 
     def step(state: TrainState, batch: Clip) -> tuple[TrainState, dict[str, Array]]:

@@ -20,7 +20,7 @@ from rdejax.io.masks import write_mask
 from rdejax.io.threads import AsyncWriter
 from rdejax.io.video import FolderFrames
 from rdejax.models import System
-from rdejax.propagate.geometry import DEFAULT_SIZE
+from rdejax.propagate.geometry import DEFAULT_SIZE, Geometry
 from rdejax.propagate.schedule import frames_per_call
 from rdejax.propagate.slots import known_layout
 from rdejax.train.config import ValidateConfig
@@ -123,7 +123,8 @@ def _segment(model: System, config: ValidateConfig, sequence: VideoSequence, fol
     given = read_given(sequence, source)
     size = config.size or model.settings.size or DEFAULT_SIZE
     video = stream(model, layout=known_layout(given.masks), size=size)
-    chunk = frames_per_call(None, model.settings.every, source.size)
+    inner = Geometry.of(source.size, size, model.settings.pad).inner
+    chunk = frames_per_call(None, model.settings.every, source.size, inner)
     folder.mkdir(parents=True)
 
     def save(item: Written) -> None:
