@@ -69,7 +69,7 @@ class System(nnx.Module):
         outside detector); `encode` gets it as `beside`.
       objective: name of the objective it is trained with unless the recipe names another
         (`rdejax.train.objectives`).
-      trunk_name: name of the attribute that is the pre-trained trunk, which may be trained at another
+      trunk_name: attribute that is the pre-trained trunk, which may be trained at another
         rate or stay as it is.
     """
 
