@@ -26,14 +26,19 @@ def load_model(name_or_path: str, **settings: Any) -> System:
       The system; `segment_video` and `stream` take it.
 
     Raises:
-      RdejaxError: no such model or file, weights that do not fit, NaN in weights, unknown settings.
+      RdejaxError: no such model or file, weights that do not fit, NaN in weights, unknown settings,
+        or a memory rule in a Python file that only the weights name: a program runs where `memory`
+        names it, and not otherwise.
     """
     path = find_weights(str(name_or_path))
     if path.suffix in (".pth", ".pt", ".pkl", ".tar"):
         from rdejax.convert import convert_file
 
         return convert_file(path, **settings)
-    stored = read_workdir(path) if path.is_dir() else read_model(path)
+    if path.is_dir():
+        stored = read_workdir(path, settings.get("memory"))
+    else:
+        stored = read_model(path)
     return stored.build(**settings)
 
 
