@@ -8,9 +8,17 @@ import numpy as np
 
 from rdejax.cli import note
 from rdejax.errors import RdejaxError
+from rdejax.folders import locked, lying_in
 from rdejax.infer.beside import digest_beside, read_beside
 from rdejax.infer.cli import Arguments, ModelOptions
-from rdejax.infer.dataset import BenchmarkFolder, read_given, segment_sequence, totals
+from rdejax.infer.dataset import (
+    WRITTEN,
+    BenchmarkFolder,
+    identify,
+    read_given,
+    segment_sequence,
+    totals,
+)
 from rdejax.infer.progress import ProgressDisplay
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.timing import Pace, write_pace
@@ -29,8 +37,6 @@ def run_video(arguments: Arguments) -> FrameSource:
     Raises:
       RdejaxError: anything wrong with the inputs or the output folder.
     """
-    import rdejax
-
     options, out, quiet = arguments.model, arguments.result, arguments.result.quiet
     assert arguments.video is not None and arguments.mask is not None
     source = open_frames(arguments.video, allow_damaged=out.allow_damaged)
@@ -39,6 +45,21 @@ def run_video(arguments: Arguments) -> FrameSource:
         note(text, quiet=quiet)
     model = load(options)
     beside = read_beside(arguments.beside, model, len(source))
+    with locked(arguments.output):
+        _run_video(arguments, source, given, model, beside)
+    return source
+
+
+def _run_video(
+    arguments: Arguments,
+    source: FrameSource,
+    given: GivenMasks,
+    model: Any,
+    beside: dict[str, np.ndarray],
+) -> None:
+    import rdejax
+
+    options, out, quiet = arguments.model, arguments.result, arguments.result.quiet
     fps = out.fps or source.fps
     folder = ResultFolder(
         arguments.output,
@@ -53,16 +74,15 @@ def run_video(arguments: Arguments) -> FrameSource:
         source.names,
         version=rdejax.__version__,
         overwrite=out.overwrite,
-        inputs=[arguments.video, arguments.mask, *filter(None, [arguments.beside])],
+        inputs=_inputs(arguments, model, source, given),
     )
     if folder.finished is not None:
         _say(f"{folder.path}: is whole already, nothing to do", quiet)
-        return source
+        return
     values = _segment(model, arguments, source, given, beside, folder)
     environment = _environment(options, model)
     summary = folder.finish({**values, **_facts(source, given, fps), **environment})
     _say(_sentence(folder.path, summary, len(given.objects)), quiet)
-    return source
 
 
 def _segment(
@@ -112,17 +132,31 @@ def run_dataset(arguments: Arguments) -> None:
       RdejaxError: anything wrong with the data set or the output folder.
     """
     data, options = arguments.data, arguments.model
-    overwrite, quiet = arguments.result.overwrite, arguments.result.quiet
     assert data.dataset is not None and data.root is not None
     sequences = list_sequences(data.dataset, data.root, data.split)
-    _keep_inputs(arguments.output, sequences)
+    _keep_inputs(arguments, sequences)
     model = load(options, data.dataset)
+    with locked(arguments.output):
+        _run_dataset(arguments, sequences, model)
+
+
+def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: Any) -> None:
+    data, options = arguments.data, arguments.model
+    overwrite, quiet = arguments.result.overwrite, arguments.result.quiet
+    assert data.dataset is not None
     run = {**_describe(options, model), "dataset": data.dataset}
+
+    def beside_of(sequence: VideoSequence) -> Path | None:
+        return arguments.beside and arguments.beside / f"{sequence.name}.npz"
+
+    identities = {sequence.name: identify(sequence, beside_of(sequence)) for sequence in sequences}
     folder = BenchmarkFolder(arguments.output, run, overwrite=overwrite)
     todo = [
         sequence
         for sequence in sequences
-        if not folder.is_whole(sequence.name, [file.stem for file in sequence.frames])
+        if not folder.is_whole(
+            sequence.name, [file.stem for file in sequence.frames], identities[sequence.name]
+        )
     ]
     if len(todo) < len(sequences):
         note(f"{len(sequences) - len(todo)} of {len(sequences)} sequences are whole", quiet=quiet)
@@ -139,11 +173,8 @@ def run_dataset(arguments: Arguments) -> None:
                 source,
                 given,
                 folder,
-                beside=read_beside(
-                    arguments.beside and arguments.beside / f"{sequence.name}.npz",
-                    model,
-                    len(source),
-                ),
+                identity=identities[sequence.name],
+                beside=read_beside(beside_of(sequence), model, len(source)),
                 chunk=_chunk(model, options.chunk, source.size),
                 on_frames=lambda count, before=before: display.update(before + count),
             )
@@ -261,15 +292,25 @@ def _environment(options: ModelOptions, model: Any) -> dict[str, Any]:
     }
 
 
-def _keep_inputs(output: Path, sequences: list[VideoSequence]) -> None:
-    """Refuses to write results over the data set itself."""
+def _inputs(arguments: Arguments, model: Any, source: FrameSource, given: GivenMasks) -> list[Path]:
+    """Everything that a run of one video reads."""
+    rule = model.settings.memory
+    named = (arguments.video, arguments.mask, arguments.beside, Path(arguments.model.checkpoint))
+    read = [path for path in named if path is not None]
+    read += [Path(rule)] if rule.endswith(".py") else []
+    return [*read, *given.files, *(source.files if isinstance(source, FolderFrames) else ())]
+
+
+def _keep_inputs(arguments: Arguments, sequences: list[VideoSequence]) -> None:
+    """Refuses to write results over the data set itself, and over what else is read."""
+    assert arguments.data.root is not None
+    written = [arguments.output / name for name in (*WRITTEN, *(each.name for each in sequences))]
+    read = [Path(arguments.model.checkpoint), arguments.data.root / "ImageSets"]
+    read += [path for path in (arguments.beside, arguments.model.memory) if path is not None]
     for sequence in sequences:
-        target = (output / sequence.name).resolve()
-        for file in (*sequence.frames[:1], *sequence.masks.values()):
-            if file.resolve().parent == target:
-                raise RdejaxError(
-                    f"{file.parent}: the results would replace this input; choose another --output"
-                )
+        read += [*sequence.masks.values(), *sequence.frames]
+    if file := lying_in(map(Path, read), written):
+        raise RdejaxError(f"{file}: the results would replace this input; choose another --output")
 
 
 def _sentence(path: Path, summary: dict[str, Any], objects: int) -> str:

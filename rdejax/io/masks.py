@@ -23,6 +23,9 @@ from rdejax.io.palette import davis_colour_ids, davis_palette
 VOID = 255
 # Difference between channels up to which a colour image counts as grey: above JPEG's noise.
 _NOISE = 16
+# Signature and first chunk's beginning; last chunk, of length 0 and with its checksum.
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 IdMask = UInt8[np.ndarray, "h w"]
 
@@ -220,6 +223,22 @@ def write_mask(path: str | Path, mask: IdMask) -> None:
         image.save(temporary, format="PNG", compress_level=3)
 
 
+def is_whole_png(path: str | Path) -> bool:
+    """Whether a file begins and ends as a PNG does; one emptied or cut off does not."""
+    try:
+        with open(path, "rb") as file:
+            begins = file.read(len(_PNG_HEAD)) == _PNG_HEAD
+            file.seek(-len(_PNG_END), io.SEEK_END)
+            return begins and file.read() == _PNG_END
+    except OSError:  # nothing there, or too short to have an end
+        return False
+
+
+def whole_masks(folder: Path) -> set[str]:
+    """Names, without ".png", of the whole masks in a folder, which may be missing."""
+    return {path.stem for path in folder.glob("*.png") if is_whole_png(path)}
+
+
 def _refused(rules: MaskRules, name: str, mode: str) -> BadFile:
     return BadFile(f"{name}: {rules.refused.format(mode=mode)}", "mask in colours")
 
@@ -274,6 +293,6 @@ def _head(source: str | Path | bytes) -> bytes:
 
 
 def _stretch(head: bytes) -> int:
-    if head[:8] != b"\x89PNG\r\n\x1a\n" or head[25] != 0:
+    if head[:8] != _PNG_HEAD[:8] or head[25] != 0:
         return 1
     return {2: 85, 4: 17}.get(head[24], 1)

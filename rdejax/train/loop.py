@@ -1,5 +1,6 @@
 """The training loop: data, step, log, pictures, validation, checkpoints."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from rdejax.data.batch import Clip
 from rdejax.data.loader import clip_loader
 from rdejax.data.sources.spec import Source, open_source
 from rdejax.errors import RdejaxError
+from rdejax.folders import locked
 from rdejax.io.datasets import VideoSequence
 from rdejax.models import System
 from rdejax.models.weights import save_weights
@@ -66,12 +68,19 @@ def train(config: TrainConfig, workdir: Path | str, *, resume: bool = False) -> 
       Path of the exported weights (running average of the parameters).
 
     Raises:
-      RdejaxError: bad data, weights or settings, a work folder of another run, or a loss that is
-        not finite.
+      RdejaxError: bad data, weights or settings, a work folder of another run or one that another
+        run is writing to, or a loss that is not finite.
       Stopped: SIGTERM or SIGINT came; the last step is saved.
     """
     workdir = Path(workdir).absolute()
     start_processes(config.scale)
+    # One process of a run writes; the others share its folder.
+    alone = jax.process_index() == 0
+    with locked(workdir, "--workdir") if alone else contextlib.nullcontext():
+        return _train(config, workdir, resume=resume)
+
+
+def _train(config: TrainConfig, workdir: Path, *, resume: bool) -> Path:
     mesh = make_mesh(config.batch, config.scale.accumulate)
     sources = [open_source(spec, skip_bad=config.skip_bad) for spec in config.data]
     sequences = validation_sequences(config.validate) if config.validate.every else []
