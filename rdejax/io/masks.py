@@ -23,6 +23,8 @@ from rdejax.io.palette import davis_colour_ids, davis_palette
 VOID = 255
 # Difference between channels up to which a colour image counts as grey: above JPEG's noise.
 _NOISE = 16
+# Formats, by Pillow's names, that give back other pixels than were saved; WebP may or may not.
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 # Signature and first chunk's beginning; last chunk, of length 0 and with its checksum.
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -163,6 +165,9 @@ def load_pixels(source: str | Path | bytes, rules: MaskRules, name: str) -> Pixe
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
+            lossy = image.format in _LOSSY or (
+                image.format == "WEBP" and not _is_exact_webp(source)
+            )
             head = b"" if image.mode != "L" else _head(source)
     except FileNotFoundError:
         raise BadFile(f"{name}: {rules.missing}", "missing") from None
@@ -170,6 +175,14 @@ def load_pixels(source: str | Path | bytes, rules: MaskRules, name: str) -> Pixe
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadFile(f"{name}: {rules.unreadable.format(detail=detail)}") from None
     array, mode = np.asarray(image), image.mode
+    # Where soft edges are cut at one half, those of compression are, too.
+    lossy = lossy and mode in ("L", "RGB") and rules.edges != "cut"
+    if lossy and not set(np.unique(array).tolist()) <= {0, 255}:
+        raise BadFile(
+            f"{name}: a {image.format} image cannot keep the ids of a mask, only black and white: "
+            "smoothed or JPEG-compressed edges become further objects; save the mask as PNG",
+            "lossy mask",
+        )
     if mode in ("P", "L"):
         return Pixels(array, mode, _stretch(head))
     if mode == "1":
@@ -290,6 +303,10 @@ def _head(source: str | Path | bytes) -> bytes:
         return source[:26]
     with open(source, "rb") as file:
         return file.read(26)
+
+
+def _is_exact_webp(source: str | Path | bytes) -> bool:
+    return _head(source)[12:16] == b"VP8L"
 
 
 def _stretch(head: bytes) -> int:
