@@ -9,6 +9,7 @@ from rdejax.errors import RdejaxError
 from rdejax.models import System
 from rdejax.models.weights import find_weights, read_model
 from rdejax.models.workdir import read_workdir
+from rdejax.propagate.ids import as_array, checked_index, checked_mask
 from rdejax.propagate.slots import starting_ids
 from rdejax.propagate.stream import Stream
 
@@ -74,7 +75,12 @@ def segment_video(
       RdejaxError: wrong shapes or types, no object in any mask, more objects than `max_objects`.
     """
     masks = first_mask if isinstance(first_mask, Mapping) else {0: first_mask}
-    masks = {int(t): np.asarray(mask) for t, mask in masks.items()}
+    masks = {
+        checked_index(t): as_array(mask, f"the mask of frame {t}") for t, mask in masks.items()
+    }
+    for t, mask in masks.items():
+        if mask.dtype != bool and not np.issubdtype(mask.dtype, np.number):
+            checked_mask(t, mask, t + 1, mask.shape[:2])
     starts = starting_ids(masks)
     if not starts:
         raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")
