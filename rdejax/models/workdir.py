@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from rdejax.cli import name_and_value
+from rdejax.cli import name_and_value, note
 from rdejax.errors import RdejaxError
 from rdejax.memory.registry import require_asked
+from rdejax.models.checksum import CHECKSUMS, changed
 from rdejax.models.registry import find_system
 from rdejax.models.weights import StoredModel
 
@@ -108,7 +109,18 @@ def _last_averaged(folder: Path) -> dict[str, np.ndarray] | None:
     steps = ocp.utils.checkpoint_steps(folder)  # without those that a kill left half written
     if not steps:
         return None
-    place = folder / str(max(steps))
+    for step in sorted(steps, reverse=True):
+        state = _read_averaged(folder / str(step))
+        if state is not None:
+            return _by_path(state["fixed"]) | _by_path(state["ema"])
+        note(f"{folder / str(step)}: this checkpoint is damaged; reading the one before it")
+    raise RdejaxError(f"{folder}: its checkpoints are damaged; train again or give other weights")
+
+
+def _read_averaged(place: Path) -> dict[str, Any] | None:
+    """Averaged and fixed weights of a checkpoint; None if they are not those that were saved."""
+    import orbax.checkpoint as ocp
+
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             saved = checkpointer.metadata(place / "state").item_metadata.tree
@@ -117,13 +129,15 @@ def _last_averaged(folder: Path) -> dict[str, np.ndarray] | None:
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
             args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
             state = checkpointer.restore(place / "state", args=args)
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+            noted = checkpointer.restore(place / "record").get(CHECKSUMS, {})
     except Exception as error:  # a damaged file makes Orbax and its readers raise many kinds
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RdejaxError(
             f"{place}: this checkpoint cannot be read ({text}); it is damaged or of another "
             "version: remove it to read the one before"
         ) from error
-    return _by_path(state["fixed"]) | _by_path(state["ema"])
+    return None if changed(noted, state) else state
 
 
 def _by_path(tree: Any) -> dict[str, np.ndarray]:

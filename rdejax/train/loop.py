@@ -22,7 +22,7 @@ from rdejax.models import System
 from rdejax.models.weights import save_weights
 from rdejax.signals import Stopped, StopSignals
 from rdejax.train.agreement import Agreement
-from rdejax.train.checkpoints import Checkpoints, abstract
+from rdejax.train.checkpoints import Checkpoints, Damaged, abstract
 from rdejax.train.config import TrainConfig
 from rdejax.train.initial_weights import build_model
 from rdejax.train.metrics import Window, all_finite, kept
@@ -89,8 +89,8 @@ def _train(config: TrainConfig, workdir: Path, *, resume: bool) -> Path:
         if first and measures_differently(checkpoints.record(first)["config"], config):
             checkpoints.forget_scores()
         active = jax.process_index() == 0
+        model, state, first = _start(config, mesh, checkpoints, first, notes)
         batches = _load(config, sources, first)
-        model, state = _start(config, mesh, checkpoints, first)
         if active:
             record_start(workdir, config, first)
         monitor = Monitor(workdir, first=first, total=config.steps, active=active)
@@ -123,18 +123,33 @@ def _load(config: TrainConfig, sources: list[Source], first: int) -> Batches:
 
 
 def _start(
-    config: TrainConfig, mesh: Mesh, checkpoints: Checkpoints, first: int
-) -> tuple[System, TrainState]:
-    """The model, which lends its structure, and the state at step `first`, on the mesh."""
+    config: TrainConfig, mesh: Mesh, checkpoints: Checkpoints, first: int, notes: list[str]
+) -> tuple[System, TrainState, int]:
+    """The model, which lends its structure, the state at step `first`, on the mesh, and that step.
+
+    A damaged checkpoint gives way to the one before it, of which `notes` tell.
+
+    Raises:
+      Damaged: there is none before it.
+    """
     fsdp = config.scale.fsdp
     if first == 0:
         active = jax.process_index() == 0
         model = build_model(config, tell=note if active else lambda text: None)
-        return model, shard_state(init_state(model, config)[1], mesh, fsdp=fsdp)
+        return model, shard_state(init_state(model, config)[1], mesh, fsdp=fsdp), 0
     model = create_system(config)
     shapes = jax.eval_shape(lambda: init_state(model, config)[1])
     like = abstract(shapes, state_shardings(shapes, mesh, fsdp=fsdp))
-    return model, checkpoints.restore(first, like)
+    while True:
+        try:
+            return model, checkpoints.restore(first, like), first
+        except Damaged as error:
+            earlier = [step for step in checkpoints.steps if step < first]
+            if not earlier:
+                raise
+            notes.append(f"{error}; it was removed, continuing from step {earlier[-1]}")
+            checkpoints.remove(first)
+            first = earlier[-1]
 
 
 @dataclasses.dataclass
