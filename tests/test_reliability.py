@@ -18,6 +18,7 @@ from io_helpers import (
     write_mask_image,
 )
 
+from rdejax.cli import cli_errors, note
 from rdejax.errors import RdejaxError
 from rdejax.files import atomic, read_json, temporary_name, write_json
 from rdejax.folders import check_name, discard, locked, sweep
@@ -412,3 +413,31 @@ def test_atomic_names_are_different_and_short(tmp_path):
     with atomic(tmp_path / ("x" * 251 + ".png")) as temporary:
         temporary.touch()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+CLOSED = """
+import os, sys
+from rdejax.cli import cli_errors, note
+with cli_errors():
+    with open(sys.argv[1], "w") as file:
+        file.write("result")
+        file.flush()
+        os.write(2, b"what a library prints")
+        note("told")
+"""
+
+
+def test_closed_streams_do_not_become_a_result(tmp_path):
+    file = tmp_path / "file"
+    command = f"'{sys.executable}' -c '{CLOSED}' '{file}' 2>&- <&-"
+    subprocess.run(command, shell=True, check=True, timeout=60)
+    assert file.read_text() == "result"
+
+
+def test_names_cannot_steer_the_terminal(capsys):
+    with pytest.raises(SystemExit), cli_errors():
+        note("\x1b[2J caf\xe9")
+        raise RdejaxError("\x1b]0;title\x07\r.mp4: bad")
+    assert capsys.readouterr().err == (
+        "note: \\x1b[2J caf\xe9\nerror: \\x1b]0;title\\x07\\r.mp4: bad\n"
+    )

@@ -1,7 +1,11 @@
 """Streams after wrong input, Ctrl-C and too little memory, and from files that were changed."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import rdejax
 from rdejax.errors import RdejaxError
@@ -124,3 +128,75 @@ def test_a_stream_broken_off_says_so_and_takes_up_a_saved_state(
             call()
     stream.restore(tmp_path / "state.safetensors")
     np.testing.assert_array_equal(stream.push(FRAMES[3:], {1: LATER}), unbroken[3:])
+
+
+def change(path, edit) -> None:
+    """Edits a saved stream: arrays by name, and what else it holds."""
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["stream"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    changed = edit(arrays, about)
+    save_file(arrays, path, {"stream": json.dumps(about if changed is None else changed)})
+
+
+def to_nan(arrays, about) -> None:
+    name = next(n for n, a in arrays.items() if a.dtype == np.float32 and a.size)
+    arrays[name].reshape(-1)[0] = np.nan
+
+
+def to_half(arrays, about) -> None:
+    for name, array in arrays.items():
+        arrays[name] = array.astype(np.float16) if array.dtype == np.float32 else array
+
+
+EDITS = {
+    "negative time": lambda arrays, about: about.update(time=-1),
+    "time as text": lambda arrays, about: about.update(time="3"),
+    "no time": lambda arrays, about: about.__delitem__("time"),
+    "many writes": lambda arrays, about: about.update(writes=10**9),
+    "starts to come": lambda arrays, about: about.update(starts=[99]),
+    "starts as a number": lambda arrays, about: about.update(starts=3),
+    "no source": lambda arrays, about: about.update(source=None),
+    "three sides": lambda arrays, about: about.update(source=[1, 2, 3]),
+    "huge source": lambda arrays, about: about.update(source=[10**5, 10**5]),
+    "no layout": lambda arrays, about: about.update(layout=[]),
+    "many groups": lambda arrays, about: about["layout"].update(groups=10**6),
+    "ids as a list": lambda arrays, about: about["layout"].update(ids=[1]),
+    "id that is no number": lambda arrays, about: about["layout"].update(ids={"x": 0}),
+    "slot outside": lambda arrays, about: about["layout"].update(ids={"3": 200}),
+    "no object": lambda arrays, about: about.update(layout=[]),
+    "a list": lambda arrays, about: [1],
+    "other settings": lambda arrays, about: about.update(settings=3),
+    "NaN": to_nan,
+    "halves": to_half,
+    "an array less": lambda arrays, about: arrays.__delitem__(next(iter(arrays))),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_changed_state_is_refused(model, saved, tmp_path, name) -> None:
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(saved)
+    change(path, EDITS[name])
+    stream = rdejax.stream(model)
+    before = facts(stream)
+    with pytest.raises(RdejaxError, match=r"state\.safetensors"):
+        stream.restore(path)
+    assert facts(stream) == before
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("saved") / "state"
+    stream = rdejax.stream(model)
+    stream.push(FRAMES[:3], {0: MASK})
+    stream.save(path)
+    assert [item.name for item in path.parent.iterdir()] == ["state"]
+    return path.read_bytes()
+
+
+def test_a_state_cannot_be_saved_nowhere(model, tmp_path) -> None:
+    stream = rdejax.stream(model)
+    stream.push(FRAMES[:3], {0: MASK})
+    with pytest.raises(OSError, match="No such file or directory"):
+        stream.save(tmp_path / "none" / "state")

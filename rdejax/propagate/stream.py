@@ -388,6 +388,7 @@ class Stream:
         """
         arrays, about = save.read_state(path)
         save.check_same(path, about, self._identity())
+        save.check_numbers(path, about)
         layout = Layout.from_dict(about["layout"])
         source = (about["source"][0], about["source"][1])
         geometry = Geometry.of(source, self.size, self.model.settings.pad)
@@ -395,9 +396,9 @@ class Stream:
         fresh = jax.eval_shape(
             partial(start_video, geometry=geometry, groups=layout.groups),
             self.model,
-            jnp.zeros((*source, 3), jnp.uint8),
-            jnp.zeros((total, *source)),
-            jnp.zeros(total, bool),
+            jax.ShapeDtypeStruct((*source, 3), jnp.uint8),
+            jax.ShapeDtypeStruct((total, *source), jnp.float32),
+            jax.ShapeDtypeStruct((total,), bool),
         )[0]
         template = jax.eval_shape(lambda s: self.model.reserve(s, about["writes"]), fresh)
         self.state = save.filled(path, template, arrays)
