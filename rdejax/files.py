@@ -70,7 +70,9 @@ def read_json(path: str | Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise RdejaxError(f"{path}: not a JSON object; remove it or choose another output folder")
+        raise RdejaxError(
+            f"{path}: not a JSON object; it is damaged or of another program, move it away"
+        )
     return value
 
 

@@ -47,9 +47,9 @@ def lying_in(inputs: Iterable[Path], written: Iterable[Path]) -> Path | None:
 
     Links are followed on both sides.
     """
-    targets = {path.resolve() for path in written}
+    targets = {Path(os.path.realpath(path)) for path in written}
     for given in inputs:
-        place = given.resolve()
+        place = Path(os.path.realpath(given))
         if not targets.isdisjoint((place, *place.parents)):
             return given
     return None

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from rdejax.cli import cli_errors, note
 from rdejax.errors import RdejaxError
 from rdejax.files import atomic, read_json, temporary_name, write_json
 from rdejax.folders import check_name, discard, locked, sweep
+from rdejax.infer import run
 from rdejax.infer.__main__ import main
 from rdejax.infer.dataset import BenchmarkFolder
 from rdejax.io.masks import is_whole_png, write_mask
@@ -252,11 +255,8 @@ def test_a_state_outside_of_the_folder_is_not_touched(clip, loaded, monkeypatch)
     """The record of an unfinished run may be anybody's."""
     with pytest.raises(RuntimeError, match="stop here"):
         monkeypatch.setattr("rdejax.stream", lambda model, **_: FakeStream(fail_at=3))
-        monkeypatch.setitem(
-            sys.modules["rdejax.infer.video"].segment_to_folder.__kwdefaults__,
-            "checkpoint_seconds",
-            0,
-        )
+        always = partial(run.segment_to_folder, checkpoint_seconds=0)
+        monkeypatch.setattr(run, "segment_to_folder", always)
         video(clip, "--chunk", "1")
     file = clip / "out" / "unfinished" / "run.json"
     record = json.loads(file.read_text())
@@ -441,3 +441,47 @@ def test_names_cannot_steer_the_terminal(capsys):
     assert capsys.readouterr().err == (
         "note: \\x1b[2J caf\xe9\nerror: \\x1b]0;title\\x07\\r.mp4: bad\n"
     )
+
+
+# What is told.
+
+
+def test_files_that_are_left_out_are_named(clip, dataset, loaded, capsys):
+    (clip / "frames" / "00002.tiff").touch()
+    (clip / "frames" / ".hidden.tiff").touch()
+    video(clip)
+    assert "00002.tiff: left out, for the name does not end in .jpg" in capsys.readouterr().err
+    for name in ("a.npy", "b.npy"):
+        (dataset / "data" / "Annotations" / "first" / name).touch()
+    shutil.rmtree(clip / "out")
+    benchmark(dataset)
+    assert "a.npy: left out, with 1 more, for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "empty", [["--output", ""], ["--output="], ["--output", "o", "--mask", ""]]
+)
+def test_empty_values_are_refused(clip, loaded, capsys, empty):
+    text = refused(capsys, main, [str(clip / "frames"), *empty])
+    assert "its value is empty" in text
+
+
+def test_a_state_that_cannot_be_read_is_told(clip, loaded, capsys, monkeypatch):
+    always = partial(run.segment_to_folder, checkpoint_seconds=0)
+    monkeypatch.setattr(run, "segment_to_folder", always)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stop here"):
+        patch.setattr("rdejax.stream", lambda model, **_: FakeStream(fail_at=3))
+        video(clip, "--chunk", "1")
+    next((clip / "out" / "unfinished").glob("stream-*")).write_bytes(b"nonsense")
+    capsys.readouterr()
+    video(clip, "--chunk", "1")
+    told = capsys.readouterr().err
+    assert "starting again" in told and "continuing" not in told
+    np.testing.assert_array_equal(masks(clip / "out" / "masks"), expected())
+
+
+def test_links_in_a_circle_are_no_traceback(clip, loaded, capsys):
+    (clip / "loop.png").symlink_to(clip / "loop.png")
+    with pytest.raises(SystemExit):
+        video(clip, mask="loop.png")
+    assert "loop.png" in capsys.readouterr().err

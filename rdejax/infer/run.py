@@ -1,6 +1,7 @@
 """What `infer.py` does once its arguments are read: one video, or a data set."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from rdejax.infer.progress import ProgressDisplay
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.timing import Pace, write_pace
 from rdejax.infer.video import Segmenter, segment_to_folder
-from rdejax.io.datasets import VideoSequence, list_sequences
+from rdejax.io.datasets import (
+    FRAME_SUFFIXES,
+    MASK_SUFFIXES,
+    VideoSequence,
+    left_out,
+    list_sequences,
+)
 from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
@@ -43,6 +50,8 @@ def run_video(arguments: Arguments) -> FrameSource:
     given = load_given_masks(arguments.mask, source, max_objects=options.max_objects)
     for text in given.notes:
         note(text, quiet=quiet)
+    for folder in (arguments.video, arguments.mask):
+        _note_left_out([folder], FRAME_SUFFIXES, quiet)
     model = load(options)
     beside = read_beside(arguments.beside, model, len(source))
     with locked(arguments.output):
@@ -95,9 +104,16 @@ def _segment(
 ) -> dict[str, Any]:
     """Segments one video into its folder, with progress on the terminal; the facts."""
     chunk, out = arguments.model.chunk, arguments.result
-    if folder.progress.frames:
-        note(f"continuing after {folder.progress.frames} frames", quiet=out.quiet)
-    pace = Pace(folder.progress.frames)
+    saved = folder.progress.frames
+    pace = Pace(0)
+
+    def on_start(done: int) -> None:
+        nonlocal pace
+        pace = Pace(done)
+        if done:
+            note(f"continuing after {done} frames", quiet=out.quiet)
+        elif saved:
+            note("the saved state cannot be read, starting again", quiet=out.quiet)
 
     def on_frames(done: int) -> None:
         pace.update(done)
@@ -114,6 +130,7 @@ def _segment(
             overlay=not out.no_overlay,
             fps=out.fps or source.fps,
             on_frames=on_frames,
+            on_start=on_start,
         )
     if values["frames"] != len(source):
         note(f"{source.path}: {values['frames']} of {len(source)} frames decoded", quiet=out.quiet)
@@ -135,6 +152,9 @@ def run_dataset(arguments: Arguments) -> None:
     assert data.dataset is not None and data.root is not None
     sequences = list_sequences(data.dataset, data.root, data.split)
     _keep_inputs(arguments, sequences)
+    frames, masks = ({path.parent for path in paths} for paths in _files(sequences))
+    _note_left_out(frames, FRAME_SUFFIXES, arguments.result.quiet)
+    _note_left_out(masks, MASK_SUFFIXES, arguments.result.quiet)
     model = load(options, data.dataset)
     with locked(arguments.output):
         _run_dataset(arguments, sequences, model)
@@ -299,6 +319,25 @@ def _inputs(arguments: Arguments, model: Any, source: FrameSource, given: GivenM
     read = [path for path in named if path is not None]
     read += [Path(rule)] if rule.endswith(".py") else []
     return [*read, *given.files, *(source.files if isinstance(source, FolderFrames) else ())]
+
+
+def _files(sequences: list[VideoSequence]) -> tuple[list[Path], list[Path]]:
+    """A first frame and a first mask of each sequence."""
+    masks = [next(iter(sequence.masks.values())) for sequence in sequences]
+    return [sequence.frames[0] for sequence in sequences], masks
+
+
+def _note_left_out(folders: Iterable[Path], suffixes: tuple[str, ...], quiet: bool) -> None:
+    """Tells of files beside the frames or masks that are not taken as one."""
+    strange = [
+        path for folder in sorted(folders) if folder.is_dir() for path in left_out(folder, suffixes)
+    ]
+    if strange:
+        note(
+            f"{strange[0]}: left out{f', with {len(strange) - 1} more' * (len(strange) > 1)}, "
+            f"for the name does not end in {', '.join(suffixes)}",
+            quiet=quiet,
+        )
 
 
 def _keep_inputs(arguments: Arguments, sequences: list[VideoSequence]) -> None:

@@ -137,6 +137,16 @@ def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return sorted(found, key=lambda path: (natural_key(path), path.name))
 
 
+def left_out(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Files of `folder` that `list_files` leaves out, sorted; hidden ones are not among them."""
+    wanted = tuple(suffixes)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() not in wanted and not path.name.startswith(".") and path.is_file()
+    )
+
+
 def _need_folder(folder: Path, dataset: str) -> None:
     if not folder.is_dir():
         raise RdejaxError(f"{folder}: no such folder; {dataset} expects {_LAYOUTS[dataset]}")
