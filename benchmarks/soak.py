@@ -1,13 +1,14 @@
 """Random kills: each run is killed somewhere, given the same command again, and compared.
 
-python benchmarks/soak.py                                        # 200 kills of infer.py, 30 of train.py
-python benchmarks/soak.py --inference 4 --training 1             # a look at whether it works
+python benchmarks/soak.py                               # 200 kills of infer.py, 30 of train.py
+python benchmarks/soak.py --inference 4 --training 1    # a look at whether it works
 
-A single video and a small data set are segmented in turn by `infer.py` with the bundled rde-lite; `train.py` trains
-it for some steps on synthetic images. Each trial starts anew, ends the whole process group with SIGKILL after a
-random share of the time that an unbroken run takes, and runs the same command (train.py: with --resume) to its end.
-Every mask, or every weight, must be the unbroken run's, bit for bit, and nothing else may lie in the folder. Runs on
-the CPU, where results repeat exactly. Writes benchmarks/results/soak.json.
+A single video and a small data set are segmented by `infer.py` with the bundled rde-lite;
+`train.py` trains it for some steps on synthetic images. Each trial starts anew, ends the whole
+process group with SIGKILL after a random share of the time that an unbroken run takes, and runs the
+same command (train.py: with --resume) to its end. Every mask, or every weight, must be the unbroken
+run's, bit for bit, and nothing of the killed run may lie in the folder. Runs on the CPU, where
+results repeat exactly. Writes benchmarks/results/soak.json.
 """
 
 import contextlib
@@ -126,6 +127,7 @@ def run(command: list[str], kill_after: float | None = None) -> bool:
 
 def soak(trial: Trial, kills: int, rng: np.random.Generator) -> dict[str, object]:
     """Kills a command at random moments; how often the result was another than the unbroken one."""
+    shutil.rmtree(trial.output, ignore_errors=True)
     run(trial.command)  # compiles
     shutil.rmtree(trial.output)
     begun = time.perf_counter()
