@@ -13,6 +13,7 @@ import tyro
 
 from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError
+from rdejax.registry import running
 from rdejax.train.config import TrainConfig
 
 
@@ -27,29 +28,13 @@ def load_config(path: str) -> TrainConfig:
     spec = importlib.util.spec_from_file_location("experiment", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
+    with running(path):
         spec.loader.exec_module(module)
-    except RdejaxError as error:
-        raise RdejaxError(f"{path}: {error}") from None
-    except Exception as error:  # it is the user's program
-        line = error.lineno if isinstance(error, SyntaxError) else _line(error, path)
-        raise RdejaxError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
     if not isinstance(getattr(module, "config", None), TrainConfig):
         raise RdejaxError(
             f"{path}: defines no `config = TrainConfig(...)`; see configs/rde_lite.py"
         )
     return module.config
-
-
-def _line(error: Exception, path: str) -> int | str:
-    """Where in the file an exception arose."""
-    found: int | str = "?"
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == path:
-            found = trace.tb_lineno
-        trace = trace.tb_next
-    return found
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from rdejax.errors import RdejaxError
 from rdejax.models import System
 from rdejax.models.weights import find_weights, read_model
 from rdejax.models.workdir import read_workdir
+from rdejax.propagate.ids import as_array, checked_index, checked_mask
 from rdejax.propagate.slots import starting_ids
 from rdejax.propagate.stream import Stream
 
@@ -26,14 +27,19 @@ def load_model(name_or_path: str, **settings: Any) -> System:
       The system; `segment_video` and `stream` take it.
 
     Raises:
-      RdejaxError: no such model or file, weights that do not fit, NaN in weights, unknown settings.
+      RdejaxError: no such model or file, weights that do not fit, NaN in weights, unknown settings,
+        or a memory rule in a Python file that only the weights name: a program runs where `memory`
+        names it, and not otherwise.
     """
     path = find_weights(str(name_or_path))
     if path.suffix in (".pth", ".pt", ".pkl", ".tar"):
         from rdejax.convert import convert_file
 
         return convert_file(path, **settings)
-    stored = read_workdir(path) if path.is_dir() else read_model(path)
+    if path.is_dir():
+        stored = read_workdir(path, settings.get("memory"))
+    else:
+        stored = read_model(path)
     return stored.build(**settings)
 
 
@@ -69,7 +75,12 @@ def segment_video(
       RdejaxError: wrong shapes or types, no object in any mask, more objects than `max_objects`.
     """
     masks = first_mask if isinstance(first_mask, Mapping) else {0: first_mask}
-    masks = {int(t): np.asarray(mask) for t, mask in masks.items()}
+    masks = {
+        checked_index(t): as_array(mask, f"the mask of frame {t}") for t, mask in masks.items()
+    }
+    for t, mask in masks.items():
+        if mask.dtype != bool and not np.issubdtype(mask.dtype, np.number):
+            checked_mask(t, mask, t + 1, mask.shape[:2])
     starts = starting_ids(masks)
     if not starts:
         raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -27,6 +28,7 @@ def cli_errors(memory: str | None = None) -> Iterator[None]:
       memory: the mend for too little memory, such as "try a smaller --size"; None leaves those
         errors as they are.
     """
+    _prepare_streams()
     try:
         yield
     except RdejaxError as error:
@@ -51,16 +53,38 @@ def cli_errors(memory: str | None = None) -> Iterator[None]:
         fail(f"too little memory ({detail}); {memory}", 1)
 
 
+def _prepare_streams() -> None:
+    """Output streams that take every text, and never are a file that was opened for results."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Closed, as by ">&-": the next file that is opened would get its number, and with it
+            # what libraries print.
+            os.open(os.devnull, os.O_RDWR)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def fail(text: str, code: int) -> NoReturn:
     """Ends the program with "error: TEXT" on stderr and this exit code."""
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {printable(text)}", file=sys.stderr)
     raise SystemExit(code) from None
+
+
+def printable(text: str) -> str:
+    """The text without what steers a terminal: names in it may be anybody's."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def note(text: str, *, quiet: bool = False) -> None:
     """Prints something worth knowing that is no error, on stderr."""
     if not quiet:
-        print(f"note: {text}", file=sys.stderr)
+        print(f"note: {printable(text)}", file=sys.stderr)
 
 
 def name_and_value(text: str, source: str) -> tuple[str, Any]:

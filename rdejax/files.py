@@ -1,6 +1,8 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -9,18 +11,31 @@ from typing import Any
 
 from rdejax.errors import RdejaxError
 
+# Names have at most 255 bytes; a temporary one is longer than the name it stands for.
+_LONG = 200
+
+
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside `path`, with its suffix, for what is not yet or no longer there."""
+    stem = path.stem
+    if len(os.fsencode(path.name)) > _LONG:
+        stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:32]
+    return path.with_name(f".{stem}.tmp-{os.getpid()}{path.suffix}")
+
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`, renamed to `path` when the block ends without error.
 
     The temporary name is hidden and keeps the suffix, because encoders choose the format by it. On
-    any error the temporary file is removed and `path` is left as it was.
+    any error the temporary file is removed and `path` is left as it was. What was written is on the
+    disk before the rename: after a power failure there is no empty file of that name.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
+    temporary = temporary_name(path)
     try:
         yield temporary
+        _flush(temporary)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -32,9 +47,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
+    """Writes `value` as indented JSON, atomically.
+
+    Names of files that are no UTF-8 are written as JSON's escapes, which give them back when read.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: str | Path) -> dict[str, Any] | None:
@@ -48,8 +67,21 @@ def read_json(path: str | Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise RdejaxError(f"{path}: not a JSON object; remove it or choose another output folder")
+        raise RdejaxError(
+            f"{path}: not a JSON object; it is damaged or of another program, move it away"
+        )
     return value
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot
+            raise
+    finally:
+        os.close(handle)

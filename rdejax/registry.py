@@ -53,8 +53,8 @@ class Registry(Generic[T]):
         class, so that what was compiled for it serves again.
 
         Raises:
-          RdejaxError: no such class or file (names the known ones), or a file that does not
-            register exactly one.
+          RdejaxError: no such class or file (names the known ones), or a file that cannot be run or
+            does not register exactly one.
         """
         if self._files and name.endswith(".py"):
             return self._find_in_file(Path(name))
@@ -93,7 +93,8 @@ class Registry(Generic[T]):
         try:
             with _as_module(place) as module:
                 # The text that was compared, and not what a stale bytecode cache may hold.
-                exec(compile(source, str(place), "exec"), module.__dict__)
+                with running(path, place):
+                    exec(compile(source, str(place), "exec"), module.__dict__)
                 new = {n: cls for n, cls in self._classes.items() if before.get(n) is not cls}
                 if len(new) != 1:
                     raise RdejaxError(
@@ -107,6 +108,37 @@ class Registry(Generic[T]):
         if name in before and before[name].__module__.startswith(f"{self._package}."):
             self._classes[name] = before[name]  # a name of this package means the same everywhere
         return cls
+
+
+@contextlib.contextmanager
+def running(path: str | Path, place: str | Path | None = None) -> Iterator[None]:
+    """The block runs a user's program; what it raises becomes one sentence with file and line.
+
+    Args:
+      path: the file, as the user calls it.
+      place: the name it was compiled under, if that is another one.
+
+    Raises:
+      RdejaxError: it cannot be compiled, raises, or ends the process.
+    """
+    try:
+        yield
+    except RdejaxError as error:
+        raise RdejaxError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:
+        line = error.lineno if isinstance(error, SyntaxError) else _line(error, str(place or path))
+        raise RdejaxError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
+
+
+def _line(error: BaseException, place: str) -> int | str:
+    """Where in the file an exception arose."""
+    found: int | str = "?"
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == place:
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    return found
 
 
 @contextlib.contextmanager

@@ -246,3 +246,24 @@ def test_kept_frames_are_bounded():
     )  # fmt: skip
     none = FrameCache(source, 0)
     assert none.read(0, 7)[0][0, 0, 2] == 70 and not none._kept
+
+
+def test_a_run_stops_when_most_is_bad():
+    """As when a folder is gone and only what is in memory can still be used."""
+    tries = iter(range(10**6))
+
+    class Mostly:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            if next(tries) % 4:
+                raise RdejaxError("gone.png: no such file")
+            return np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint8)
+
+    sampler = Sampler([Mostly()], (1,), skip_bad=True)
+    rng = np.random.default_rng(0)
+    with pytest.raises(RdejaxError, match="150 of the last 200 files could not be used.*gone.png"):
+        for _ in range(1000):
+            sampler(rng)
+    assert next(tries) == 200

@@ -23,6 +23,7 @@ from rdejax.evaluate import (
     statistics,
 )
 from rdejax.evaluate.__main__ import main
+from rdejax.evaluate.score_sequences import run_plans
 from rdejax.io.datasets import list_sequences
 
 EDGE = Path(__file__).parent / "data" / "evaluate" / "davis_edge.npz"
@@ -559,3 +560,9 @@ def test_label_propagation_follows_the_features():
     np.testing.assert_allclose(found, np.roll(labels, (2, 3), axis=(0, 1)), rtol=1e-6)
     near = module.propagate(moved, keys, values, there, **{**settings, "radius": 0})
     np.testing.assert_allclose(near, labels, rtol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [0, -3])
+def test_too_few_threads_are_refused(workers):
+    with pytest.raises(RdejaxError, match=f"workers={workers}: give 1 or more"):
+        run_plans([], workers)

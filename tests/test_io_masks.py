@@ -380,3 +380,25 @@ def test_masks_that_the_rules_refuse(tmp_path, rules, mode, values, problem):
     with pytest.raises(BadFile, match=r"m\.(png|tif): ") as caught:
         read_mask(path, rules)
     assert caught.value.problem == problem
+
+
+@pytest.mark.parametrize("name", ["m.jpg", "m.webp"])
+@pytest.mark.parametrize("ids", [(1, 2), (1,), (40, 200)])
+def test_lossy_masks_grow_no_objects(tmp_path, name, ids):
+    pixels = np.zeros((64, 64), np.uint8)
+    for number, index in enumerate(ids):
+        pixels[8:40, 8 + 24 * number : 30 + 24 * number] = index
+    Image.fromarray(pixels).convert("RGB" if name.endswith("webp") else "L").save(tmp_path / name)
+    for read in (MaskReader().read, lambda path: read_mask(path, BENCHMARK)):
+        with pytest.raises(RdejaxError, match=rf"{name}.*only black and white.*as PNG"):
+            read(tmp_path / name)
+
+
+def test_black_and_white_and_lossless_files_of_lossy_kinds_are_taken(tmp_path):
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[16:32, 16:48] = 255
+    Image.fromarray(pixels).save(tmp_path / "m.jpg", quality=100)
+    assert set(np.unique(MaskReader().read(tmp_path / "m.jpg")).tolist()) == {0, 1}
+    pixels[16:32, 16:32] = 7
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "m.webp", lossless=True)
+    assert set(np.unique(MaskReader().read(tmp_path / "m.webp")).tolist()) == {0, 7, 255}

@@ -220,3 +220,60 @@ def test_fingerprint_notices_change(tmp_path):
     assert open_frames(folder).fingerprint() == before
     write_folder(folder, moving_frames(2, seed=1))
     assert open_frames(folder).fingerprint() != before
+
+
+def _packet(path, number):
+    """Place and length in the file of a packet of it."""
+    import av
+
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    return packets[number]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_damage_in_the_first_frame_moves_no_mask_to_the_second(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 255, (24, 48, 64, 3), np.uint8)
+    path = write_video(tmp_path / name, noise)
+    data = bytearray(path.read_bytes())
+    place, size = _packet(path, 0)
+    # The first unit is the encoder's name, the second the picture. Matroska puts a head before it.
+    place += 4 if name.endswith("mkv") else 0
+    picture = place + 4 + int.from_bytes(data[place : place + 4], "big")
+    for begin in (picture + 4, place + size - 590):
+        damaged = bytearray(data)
+        damaged[begin : begin + 600] = bytes(600)
+        path.write_bytes(damaged)
+        with pytest.raises(RdejaxError, match=rf"{name}: the video is truncated or damaged"):
+            list(open_frames(path))
+
+
+def test_a_frame_less_than_promised_is_noticed(tmp_path):
+    """The last picture is lost without an error: its packet holds an empty unit."""
+    noise = np.random.default_rng(0).integers(0, 255, (24, 48, 64, 3), np.uint8)
+    path = write_video(tmp_path / "a.mp4", noise, options={"movflags": "faststart"})
+    place, size = _packet(path, 23)
+    data = bytearray(path.read_bytes())
+    data[place : place + size] = (size - 4).to_bytes(4, "big") + b"\x0c" + b"\xff" * (size - 5)
+    path.write_bytes(data)
+    with pytest.raises(
+        RdejaxError, match=r"only \d\d of 24 frames could be decoded.*--allow-damaged"
+    ):
+        list(open_frames(path))
+    assert 20 < len(list(open_frames(path, allow_damaged=True))) < 24
+
+
+def test_packets_that_show_nothing_are_no_damage(tmp_path):
+    """VP8's alternative reference frames are never shown."""
+    frames = moving_frames(40, (64, 96))
+    path = write_video(tmp_path / "a.webm", frames, codec="libvpx", options={})
+    assert len(list(open_frames(path))) == 40
+
+
+def test_a_transport_stream_may_begin_between_key_frames(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (36, 48, 64, 3), np.uint8)
+    path = write_video(tmp_path / "a.ts", noise)
+    data = path.read_bytes()
+    place, _ = _packet(path, 5)
+    path.write_bytes(data[place // 188 * 188 :])
+    assert 20 <= len(list(open_frames(path))) < 36

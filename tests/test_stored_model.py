@@ -1,11 +1,16 @@
 """Weights and what they are of: what must fit, and what may stay out."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+import rdejax
 from rdejax.errors import RdejaxError
 from rdejax.models.registry import find_system, outline
-from rdejax.models.weights import StoredModel, shapes_of
+from rdejax.models.weights import FORMAT, StoredModel, shapes_of
+from rdejax.train.initial_weights import initial_weights
 
 GATED = """
 import jax.numpy as jnp
@@ -40,11 +45,13 @@ def test_weights_of_the_rule_stay_out_where_its_settings_leave_it_no_use_for_the
     path = tmp_path / "gated.py"
     path.write_text(GATED)
     with_gate = stored(str(path))
-    assert rule_weights(with_gate.build()) == {"memory/gate"}
-    for changes in ({"gated": False}, {"memory": "bank"}, {"memory": "average", "decay": 0.1}):
+    named = {"memory": str(path)}
+    assert rule_weights(with_gate.build(**named)) == {"memory/gate"}
+    others = ({**named, "gated": False}, {"memory": "bank"}, {"memory": "average", "decay": 0.1})
+    for changes in others:
         assert not rule_weights(with_gate.build(**changes))
     # What else changes leaves the weights as necessary as they are.
-    assert with_gate.build(every=7).settings.every == 7
+    assert with_gate.build(**named, every=7).settings.every == 7
     without = StoredModel("rde-lite", SIZES, stored("bank").settings, with_gate.arrays, "a file")
     with pytest.raises(RdejaxError, match="a file: 1 weights do not fit .unexpected memory/gate"):
         without.build(every=7)
@@ -57,3 +64,89 @@ def test_sizes_are_those_of_the_config() -> None:
     assert (model.config.key_channels, model.config.decoder_widths) == (4, (16, 8, 8))
     with pytest.raises(RdejaxError, match="'rde-lite' has no size 'depth'; it has key_channels, "):
         outline("rde-lite", config={"depth": 3})
+
+
+HOSTILE = """
+from pathlib import Path
+
+Path(__file__).with_suffix(".ran").touch()
+raise SystemExit(0)
+"""
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A program that weights may name as their memory rule."""
+    path = tmp_path / "hostile.py"
+    path.write_text(HOSTILE)
+    return path
+
+
+def weights_file(path, **metadata):
+    """Weights with some of what describes them exchanged; None leaves it out."""
+    given = {
+        "format": FORMAT,
+        "arch": "rde-lite",
+        "config": json.dumps(SIZES),
+        "settings": json.dumps({"memory": "rde"}),
+        **metadata,
+    }
+    save_file(
+        {"x": np.zeros(3, np.float32)}, path, {k: v for k, v in given.items() if v is not None}
+    )
+    return path
+
+
+@pytest.mark.parametrize("settings", [{}, {"every": 2}, {"memory": None}, {"memory": ""}])
+def test_weights_cannot_run_a_program(tmp_path, hostile, settings) -> None:
+    chosen = json.dumps({"every": 3, "memory": str(hostile)})
+    path = weights_file(tmp_path / "w.safetensors", settings=chosen)
+    with pytest.raises(RdejaxError, match=r"w\.safetensors: .*hostile\.py.*--memory"):
+        rdejax.load_model(str(path), **settings)
+    with pytest.raises(RdejaxError, match="weights do not fit"):
+        rdejax.load_model(str(path), memory="bank")
+    assert set(initial_weights(str(path))) == {"x"}
+    assert not hostile.with_suffix(".ran").exists()
+
+
+def test_a_work_folder_cannot_run_a_program(tmp_path, hostile, monkeypatch) -> None:
+    monkeypatch.setattr("rdejax.models.workdir._last_averaged", lambda folder: {"x": np.zeros(3)})
+    run = {"system": "rde-lite", "save_every": 5, "memory": str(hostile)}
+    (tmp_path / "config.json").write_text(json.dumps(run))
+    with pytest.raises(RdejaxError, match=r"hostile\.py.*not run.*--memory"):
+        rdejax.load_model(str(tmp_path))
+    with pytest.raises(RdejaxError, match="weights do not fit"):
+        rdejax.load_model(str(tmp_path), memory="bank")
+    assert set(initial_weights(str(tmp_path))) == {"x"}
+    assert not hostile.with_suffix(".ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"arch": None}, "description of the model is missing"),
+        ({"config": None}, "description of the model is missing"),
+        ({"settings": "{"}, "description of the model is missing or damaged"),
+        ({"settings": "[1]"}, "description of the model is missing or damaged"),
+        ({"config": "[" * 100_000}, "description of the model is missing or damaged"),
+        ({"config": "[]"}, "config is not a JSON object"),
+        ({"settings": '{"speed": 3}'}, "speed"),
+        ({"settings": '{"every": 2.5}'}, "every=2.5: give a whole number"),
+        ({"settings": '{"every": true}'}, "every=True: give a whole number"),
+        ({"settings": '{"memory": ["rde"]}'}, "memory=.*give text"),
+        ({"settings": '{"size": -5}'}, "size=-5"),
+    ],
+)
+def test_damaged_descriptions_are_sentences(tmp_path, metadata, expected) -> None:
+    path = weights_file(tmp_path / "w.safetensors", **metadata)
+    with pytest.raises(RdejaxError, match=rf"w\.safetensors: .*{expected}"):
+        rdejax.load_model(str(path))
+
+
+@pytest.mark.parametrize("value", ["x", [1], True, 2.5])
+def test_settings_of_another_type_are_refused(value) -> None:
+    settings = find_system("rde-lite").default_settings
+    with pytest.raises(RdejaxError, match="top_k=.*takes a whole number or None"):
+        settings.override(top_k=value)
+    with pytest.raises(RdejaxError, match="every=.*whole number"):
+        settings.override(every=value)

@@ -23,10 +23,11 @@ from rdejax.data.batch import Clip
 from rdejax.data.config import ClipConfig
 from rdejax.errors import RdejaxError
 from rdejax.models import create
+from rdejax.models.checksum import checksum
 from rdejax.models.weights import read_weights, save_weights, weights_of
 from rdejax.models.workdir import read_workdir
 from rdejax.signals import Stopped
-from rdejax.train.checkpoints import Checkpoints, abstract
+from rdejax.train.checkpoints import Checkpoints, Damaged, abstract
 from rdejax.train.config import TrainConfig, ValidateConfig
 from rdejax.train.metrics import Window, all_finite
 from rdejax.train.monitor import Clock, Monitor
@@ -143,8 +144,9 @@ _ON_EIGHT = """
 import sys
 import jax, jax.numpy as jnp
 from pathlib import Path
+from rdejax.models.checksum import checksum
 from jax.sharding import NamedSharding, PartitionSpec
-from rdejax.train.checkpoints import Checkpoints, abstract
+from rdejax.train.checkpoints import Checkpoints, Damaged, abstract
 from rdejax.train.parallel import make_mesh, shard_state, state_shardings
 assert jax.device_count() == 8
 mesh = make_mesh(8)
@@ -152,6 +154,7 @@ state = {"a": jnp.arange(48.0).reshape(16, 3), "b": jnp.ones(3)}
 with Checkpoints(Path(sys.argv[1])) as checkpoints:
     if checkpoints.latest is None:
         checkpoints.save(1, shard_state(state, mesh, fsdp=True), {}, None)
+        assert checksum(shard_state(state, mesh, fsdp=True)) == checksum(state)
     else:
         like = abstract(state, state_shardings(state, mesh, fsdp=True))
         got = checkpoints.restore(1, like)
@@ -494,3 +497,77 @@ def test_validation_sequences_are_chosen_and_cut(davis) -> None:
         validation_sequences(dataclasses.replace(config, frames=2))
     with pytest.raises(RdejaxError, match=r"validate\.dataset='youtube-vos'"):
         validation_sequences(dataclasses.replace(config, dataset="youtube-vos"))
+
+
+def flip_a_byte(checkpoint: Path) -> None:
+    """In the middle of the largest file, where the arrays are."""
+    file = max((p for p in checkpoint.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def expect_other_bits(checkpoint: Path) -> None:
+    """Its arrays are no longer those of which the record has the checksums."""
+    file = checkpoint / "record" / "metadata"
+    record = json.loads(file.read_text())
+    for part in record["checksums"].values():
+        part["sum"] ^= 1
+    file.write_text(json.dumps(record))
+
+
+def test_a_flipped_byte_of_a_checkpoint_is_noticed(tmp_path) -> None:
+    # Random bits, which no compression's own structure surrounds.
+    state = {"ema": {"a": jax.random.normal(jax.random.key(0), (300, 70))}, "fixed": jnp.ones(3)}
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        for step in (2, 4):
+            checkpoints.save(step, state, {"step": step}, None)
+        checkpoints.wait()
+        flip_a_byte(tmp_path / "checkpoints" / "4")
+        like = abstract(state, HERE)
+        with pytest.raises(Damaged, match="4: this checkpoint is damaged, its ema changed since"):
+            checkpoints.restore(4, like)
+        np.testing.assert_array_equal(checkpoints.restore(2, like)["ema"]["a"], state["ema"]["a"])
+        assert checkpoints.record(4) == {"step": 4}
+        checkpoints.remove(4)
+        assert checkpoints.latest == 2
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(stub, tmp_path, capsys) -> None:
+    stub(6, "error")
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        loop.train(TINY, tmp_path)
+    assert steps_in(tmp_path) == [2, 4]
+    (tmp_path / "latest.safetensors").unlink()
+    expect_other_bits(tmp_path / "checkpoints" / "4")
+    two = weights_of(_model())["decoder/pred/kernel"] + 2
+    capsys.readouterr()
+    before = weights_of(rdejax.load_model(str(tmp_path)))["decoder/pred/kernel"]
+    np.testing.assert_allclose(before, two, rtol=1e-5)
+    assert "4: this checkpoint is damaged; reading the one before it" in capsys.readouterr().err
+    stub(6, "nothing")
+    weights = loop.train(TINY, tmp_path, resume=True)
+    said = capsys.readouterr().out
+    assert "4: this checkpoint is damaged" in said and "continuing from step 2" in said
+    np.testing.assert_allclose(read_weights(weights)[0]["decoder/pred/kernel"], two + 4, rtol=1e-5)
+    for step in (4, 6):
+        expect_other_bits(tmp_path / "checkpoints" / str(step))
+    with pytest.raises(RdejaxError, match="checkpoints are damaged"):
+        read_workdir(tmp_path)
+    with pytest.raises(Damaged, match="4: this checkpoint is damaged"):
+        loop.train(TINY, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "float64"])
+def test_checksums_notice_every_bit_and_no_sharding(dtype) -> None:
+    rng = np.random.default_rng(0)
+    array = np.asarray(rng.integers(0, 2, (6, 5)) if dtype == "bool" else rng.normal(0, 9, (6, 5)))
+    array = array.astype(jnp.dtype(dtype))
+    whole = checksum({"a": array})
+    if dtype != "float64":
+        assert whole == checksum([jnp.asarray(array)])
+    for at in range(array.nbytes):
+        changed = array.copy()
+        changed.view(np.uint8).reshape(-1)[at] ^= 1
+        assert checksum(changed) != whole
+    assert checksum(jnp.int32(3)) != checksum(jnp.int32(2)) and checksum(()) == 0

@@ -1,5 +1,6 @@
 """Batches of clips from any mixture of sources, deterministic and seekable."""
 
+import collections
 import dataclasses
 import functools
 import logging
@@ -23,6 +24,8 @@ from rdejax.errors import RdejaxError
 _log = logging.getLogger(__name__)
 _ENDLESS = 1 << 40
 _BAD_IN_A_ROW = 20
+# A run stops when two thirds of so many attempts failed.
+_LATELY = 200
 _KEEP_MEGABYTES = 256  # decoded frames of all videos, per process
 
 Maker = Callable[[np.random.Generator, float], Clip]
@@ -41,7 +44,7 @@ class Sampler:
         self, sources: Sequence[StaticImages], weights: Sequence[float], *, skip_bad: bool = False
     ):
         self.sources, self.shares = list(sources), _shares(weights)
-        self._told: set[str] | None = set() if skip_bad else None
+        self._skipped = _Skipped() if skip_bad else None
 
     def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A random image uint8 [H, W, 3] and its id mask uint8 [H, W].
@@ -54,7 +57,7 @@ class Sampler:
             source = self.sources[rng.choice(len(self.sources), p=self.shares)]
             return source[int(rng.integers(len(source)))]
 
-        return _retry(read, self._told)
+        return _retry(read, self._skipped)
 
 
 class VideoClips:
@@ -71,7 +74,7 @@ class VideoClips:
         self, source: VideoSource, clip: ClipConfig, video: VideoConfig, *, skip_bad: bool = False
     ):
         self.source, self.clip, self.video = source, clip, video
-        self._told: set[str] | None = set() if skip_bad else None
+        self._skipped = _Skipped() if skip_bad else None
 
     def __call__(self, rng: np.random.Generator, progress: float) -> Clip:
         """A random clip at a share of the run."""
@@ -79,30 +82,58 @@ class VideoClips:
         def make() -> Clip:
             return make_video_clip(rng, self.source, self.clip, self.video, progress)
 
-        return _retry(make, self._told)
+        return _retry(make, self._skipped)
 
 
-def _retry(attempt: Callable, told: set[str] | None):
-    """The first result of `attempt` that is no error; each error is logged once.
+class _Skipped:
+    """What could not be used of late; each error is logged once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._lately: collections.deque[bool] = collections.deque(maxlen=_LATELY)
+
+    def add(self, error: RdejaxError | None) -> None:
+        """Takes note of one attempt.
+
+        Raises:
+          RdejaxError: most of the last ones failed.
+        """
+        self._lately.append(error is not None)
+        if error is None:
+            return
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            _log.warning("skipped: %s", error)
+        failed = sum(self._lately)
+        if len(self._lately) == _LATELY and 3 * failed > 2 * _LATELY:
+            raise RdejaxError(
+                f"{failed} of the last {_LATELY} files could not be used; the last: {error}"
+            )
+
+
+def _retry(attempt: Callable, skipped: _Skipped | None):
+    """The first result of `attempt` that is no error.
 
     Args:
       attempt: what is tried.
-      told: errors that were logged before; None: no error is skipped.
+      skipped: takes note of errors; None: no error is skipped.
 
     Raises:
-      RdejaxError: too many errors in a row, or one that is not about a file.
+      RdejaxError: too many errors in a row or of late, or one that is not about a file.
     """
     last = None
     for _ in range(_BAD_IN_A_ROW):
         try:
-            return attempt()
+            result = attempt()
         except RdejaxError as error:
-            if told is None or isinstance(error, NoObjectError):
+            if skipped is None or isinstance(error, NoObjectError):
                 raise
-            if str(error) not in told:
-                told.add(str(error))
-                _log.warning("skipped: %s", error)
+            skipped.add(error)
             last = error
+        else:
+            if skipped is not None:
+                skipped.add(None)
+            return result
     raise RdejaxError(f"{_BAD_IN_A_ROW} unusable files in a row; the last: {last}")
 
 

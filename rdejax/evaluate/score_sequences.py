@@ -140,8 +140,10 @@ def run_plans(plans: Sequence[Plan], workers: int | None = None) -> Scores:
       workers: threads; by default one per usable core.
 
     Raises:
-      RdejaxError: see `Plan`.
+      RdejaxError: see `Plan`; or fewer threads than one.
     """
+    if workers is not None and workers < 1:
+        raise RdejaxError(f"workers={workers}: give 1 or more")
     objects: list[ObjectScore] = []
     notes: list[str] = []
     with ThreadPoolExecutor(workers or usable_cores()) as pool:

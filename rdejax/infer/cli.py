@@ -191,6 +191,9 @@ def parse(argv: Sequence[str]) -> Arguments:
       RdejaxError: arguments that contradict each other, or a necessary one that is missing.
       SystemExit: --help (0), or a wrong value (2) that has been told on stderr.
     """
+    for flag, value in zip(argv, [*argv[1:], "-"], strict=True):
+        if flag.startswith("--") and (not value or flag.endswith("=")):
+            raise RdejaxError(f"{flag.rstrip('=')}: its value is empty; give one or leave it out")
     rest, own = split_settings(argv, _flags())
     arguments, left = tyro.cli(
         Arguments,

@@ -5,11 +5,11 @@ lists what is whole; it becomes `OUT/summary.json` when the last sequence is.
 """
 
 import contextlib
+import hashlib
 import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,14 +18,18 @@ import numpy as np
 
 from rdejax.errors import RdejaxError
 from rdejax.files import read_json, write_json
+from rdejax.folders import check_name, discard, sweep
 from rdejax.infer.results import Progress, describe_difference
 from rdejax.infer.timing import CompileClock
 from rdejax.infer.video import Segmenter, Written, facts, run_stream
 from rdejax.io.datasets import VideoSequence
 from rdejax.io.given import MAX_OBJECTS, GivenMasks, collect_masks
-from rdejax.io.masks import write_mask
+from rdejax.io.masks import whole_masks, write_mask
 from rdejax.io.threads import AsyncWriter
-from rdejax.io.video import FolderFrames, FrameSource
+from rdejax.io.video import FolderFrames, FrameSource, fingerprint_files
+
+# What lies beside the folders of the sequences.
+WRITTEN = ("unfinished", "progress.json", "summary.json", "report.html")
 
 
 class BenchmarkFolder:
@@ -40,8 +44,8 @@ class BenchmarkFolder:
         """Reads what earlier runs left.
 
         Args:
-          path: the folder; made if missing.
-          run: everything that decides the result (JSON values).
+          path: the folder; made if missing. Whoever writes holds `rdejax.folders.locked(path)`.
+          run: everything that decides the results of all sequences (JSON values).
           overwrite: forget earlier results, except those of this run while it is unfinished.
 
         Raises:
@@ -52,6 +56,7 @@ class BenchmarkFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RdejaxError(f"{path}: is a file; --output must be a folder")
         self.path.mkdir(parents=True, exist_ok=True)
+        sweep(self.path, WRITTEN)
         self.sequences: dict[str, dict[str, Any]] = {}
         self._overwrite = overwrite
         # progress.json is a run under way, which goes on; summary.json a whole one.
@@ -68,15 +73,23 @@ class BenchmarkFolder:
                 f"{self.path}: holds the results of another run ({differing or 'of another kind'});"
                 " pass --overwrite to replace them or choose another --output"
             )
-        self.sequences = record["sequences"]
+        self.sequences = dict(record["sequences"])
 
-    def is_whole(self, name: str, frames: Sequence[str]) -> bool:
+    def is_whole(
+        self, name: str, frames: Sequence[str], source: Mapping[str, Any] | None = None
+    ) -> bool:
         """Whether the masks of every frame of a sequence are there, from this run.
 
+        Args:
+          name: of the sequence.
+          frames: names of its frames.
+          source: what tells its frames and given masks from changed ones; None does not look.
+
         Raises:
-          RdejaxError: the folder exists, but is not known as a result of infer.py.
+          RdejaxError: the folder exists, but is not known as a result of infer.py, or is one of
+            other frames or masks; or the name cannot be a folder's.
         """
-        folder = self.path / name
+        folder = self.path / check_name(name, "the data set")
         if not folder.exists():
             return False
         if name not in self.sequences:
@@ -86,32 +99,46 @@ class BenchmarkFolder:
                 f"{folder}: exists and is not a result of this run; pass --overwrite to replace it"
                 " or choose another --output"
             )
-        return {item.stem for item in folder.glob("*.png")}.issuperset(frames)
+        before = self.sequences[name].get("source")
+        if source is not None and before != source:
+            if self._overwrite:
+                return False
+            differing = describe_difference(before or {}, source)
+            raise RdejaxError(
+                f"{folder}: is the result of other frames or masks ({differing}); pass --overwrite "
+                "to replace it or choose another --output"
+            )
+        return whole_masks(folder).issuperset(frames)
 
     @contextlib.contextmanager
-    def writing(self, name: str):
-        """Yields the folder to write to; moved to its place when the block ends without error."""
-        work = self.path / "unfinished" / name
-        if work.exists():
-            shutil.rmtree(work)
+    def writing(self, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yields the folder to write to, and a dictionary for the facts of the sequence.
+
+        When the block ends without error, both are put in their places.
+        """
+        work = self.path / "unfinished" / check_name(name, "the data set")
+        discard(work)
         work.mkdir(parents=True)
-        yield work
-        if (self.path / name).exists():
-            shutil.rmtree(self.path / name)
+        facts: dict[str, Any] = {}
+        yield work, facts
+        # What is noted as this run's is never an older result: that one goes before.
+        self._note()
+        (self.path / "summary.json").unlink(missing_ok=True)
+        discard(self.path / name)
+        self.sequences[name] = facts
+        self._note()
         os.replace(work, self.path / name)
 
-    def record(self, name: str, values: dict[str, Any]) -> None:
-        """Notes the facts of a sequence, before it is moved to its place."""
-        self.sequences[name] = values
+    def _note(self) -> None:
         write_json(self.path / "progress.json", {"run": self._run, "sequences": self.sequences})
-        (self.path / "summary.json").unlink(missing_ok=True)
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Writes the summary: every sequence asked for is whole."""
         summary = {**summary, "run": self._run, "sequences": self.sequences}
         write_json(self.path / "summary.json", summary)
         (self.path / "progress.json").unlink(missing_ok=True)
-        shutil.rmtree(self.path / "unfinished", ignore_errors=True)
+        discard(self.path / "unfinished")
+        sweep(self.path, self.sequences)
         return summary
 
 
@@ -129,6 +156,16 @@ def read_given(
     )
 
 
+def identify(sequence: VideoSequence, beside: Path | None = None) -> dict[str, Any]:
+    """What tells a sequence's frames, and the masks a segmenter sees of it, from changed ones."""
+    masks = hashlib.sha256()
+    for path in (*sequence.given_masks.values(), *([beside] if beside else [])):
+        masks.update(f"{path.name}\n".encode("utf-8", "surrogateescape"))
+        with path.open("rb") as file:
+            masks.update(hashlib.file_digest(file, "sha256").digest())
+    return {**fingerprint_files(sequence.frames), "masks": masks.hexdigest()[:16]}
+
+
 def segment_sequence(
     stream: Segmenter,
     name: str,
@@ -136,6 +173,7 @@ def segment_sequence(
     given: GivenMasks,
     folder: BenchmarkFolder,
     *,
+    identity: Mapping[str, Any] | None = None,
     beside: Mapping[str, np.ndarray] = MappingProxyType({}),
     chunk: int,
     on_frames: Callable[[int], object] = lambda done: None,
@@ -148,6 +186,7 @@ def segment_sequence(
       source: its frames.
       given: its masks.
       folder: where results go.
+      identity: what tells its frames and masks from changed ones, see `BenchmarkFolder.is_whole`.
       beside: see `run_stream`.
       chunk: frames per call of the stream.
       on_frames: told the number of frames done.
@@ -159,7 +198,7 @@ def segment_sequence(
       RdejaxError: unreadable frames; the message names the file.
     """
     begun = time.perf_counter()
-    with folder.writing(name) as work:
+    with folder.writing(name) as (work, noted):
 
         def save(item: Written) -> None:
             write_mask(work / f"{item.name}.png", item.mask)
@@ -181,7 +220,7 @@ def segment_sequence(
         seconds = time.perf_counter() - begun
         values = facts(Progress(count, None, seconds, clock.seconds, clock.count))
         values["objects"] = sorted(given.objects)
-        folder.record(name, values)
+        noted.update(values if identity is None else {**values, "source": dict(identity)})
     return values
 
 

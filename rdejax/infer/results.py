@@ -13,13 +13,17 @@ result is whole. A run that dies anywhere in between continues where it was.
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rdejax.errors import RdejaxError
-from rdejax.files import read_json, write_json
+from rdejax.files import read_json, temporary_name, write_json
+from rdejax.folders import discard, lying_in, sweep
+from rdejax.io.masks import whole_masks
+
+# What lies in the folder of a result, and comes and goes with it.
+_WRITTEN = ("unfinished", "masks", "overlay.mp4", "summary.json", "timing.csv", "report.html")
 
 
 @dataclasses.dataclass
@@ -62,7 +66,9 @@ class ResultFolder:
         overwrite: bool = False,
         inputs: Sequence[Path] = (),
     ):
-        """Looks at what is there and prepares the unfinished folder.
+        """Looks at what is there and prepares the unfinished folder; sweeps what kills left.
+
+        Whoever writes holds `rdejax.folders.locked(path)` meanwhile.
 
         Args:
           path: the result folder; made if missing.
@@ -70,7 +76,7 @@ class ResultFolder:
           names: frame names.
           version: of this library; an unfinished run of another version starts again.
           overwrite: replace a whole result of another run.
-          inputs: files and folders that must not be overwritten.
+          inputs: files and folders that must be neither overwritten nor removed.
 
         Raises:
           RdejaxError: the folder holds the result of another run, or files that are no result of
@@ -85,16 +91,20 @@ class ResultFolder:
         self._version = version
         self.progress = Progress()
         _refuse_file(self.path)
-        for given in inputs:
-            if given.resolve().is_relative_to((self.path / "masks").resolve()):
-                raise RdejaxError(
-                    f"{given}: this input lies where the results go; choose another --output"
-                )
-        if (self._work / "summary.json").exists():
-            self._move_up()
+        if given := lying_in(inputs, [self.path / name for name in _WRITTEN]):
+            raise RdejaxError(
+                f"{given}: this input lies where the results go; choose another --output"
+            )
+        sweep(self.path, _WRITTEN)
+        if (self._work / "run.json").exists():
+            sweep(self._work)
+            sweep(self.masks)
+        self._end_the_move()
         self.finished = self._check_existing(names, overwrite)
         if self.finished is None:
             self._prepare(names)
+        elif (_read_record(self._work / "run.json") or {}).get("run") == self._run:
+            discard(self._work)  # of a run that was killed after its last file was in place
 
     def checkpoint(self, progress: Progress, save: Callable[[Path], object]) -> None:
         """Records that `progress.frames` masks are written.
@@ -108,7 +118,7 @@ class ResultFolder:
         save(progress.state)
         self._write_progress(progress)
         if old is not None and old != progress.state:
-            _remove(old)
+            discard(old)
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Moves the results to their final names; returns the summary as written."""
@@ -121,11 +131,10 @@ class ResultFolder:
         file = self.path / "summary.json"
         summary = read_json(file)
         if summary is None or "run" not in summary:
-            strange = [
-                item
-                for item in (file, self.path / "masks", self.path / "overlay.mp4")
-                if item.exists()
-            ]
+            # A run that got as far as its last file may have left some, beside its own folder.
+            ours = (self._work / "run.json").exists()
+            names_seen = ("summary.json", "masks", "overlay.mp4") if ours else _WRITTEN[1:]
+            strange = [item for item in map(self.path.joinpath, names_seen) if item.exists()]
             if strange:
                 raise RdejaxError(
                     f"{strange[0]}: exists and is not a finished result of infer.py; move it away "
@@ -140,15 +149,17 @@ class ResultFolder:
                 f"{self.path}: holds the result of another run ({differing}); pass --overwrite to "
                 "replace it or choose another --output"
             )
-        # Someone may have deleted masks since; then it is no longer whole.
-        kept = {item.stem for item in (self.path / "masks").glob("*.png")}
-        if len(kept.intersection(names)) < summary.get("frames", len(names)):
+        # Someone may have deleted masks since, or a full disk cut them; then it is no longer whole.
+        kept = whole_masks(self.path / "masks")
+        if len(kept.intersection(names)) < _frames(summary, len(names)):
+            return None
+        if self._run.get("overlay") and not _has_content(self.path / "overlay.mp4"):
             return None
         return summary
 
     def _prepare(self, names: Sequence[str]) -> None:
         if self._work.exists():
-            record = read_json(self._work / "run.json")
+            record = _read_record(self._work / "run.json")
             if record is None:
                 raise RdejaxError(
                     f"{self._work}: exists and is no unfinished run of infer.py; move it away or "
@@ -158,42 +169,60 @@ class ResultFolder:
             if progress is not None:
                 self.progress = progress
                 return
-            shutil.rmtree(self._work)
-        self._work.mkdir(parents=True)
-        self._write_progress(Progress())
-        self.masks.mkdir()
+            discard(self._work)
+        # Whole before it has its name: no kill leaves a folder that the next run does not know.
+        self.path.mkdir(parents=True, exist_ok=True)
+        coming = temporary_name(self._work)
+        (coming / "masks").mkdir(parents=True)
+        self._write_progress(Progress(), coming)
+        os.replace(coming, self._work)
 
     def _read_progress(self, record: dict[str, Any], names: Sequence[str]) -> Progress | None:
         if record.get("run") != self._run or record.get("version") != self._version:
             return None
-        values = record["progress"]
-        if not values["frames"] or not values["state"]:
+        try:
+            progress = Progress(**record["progress"])
+            frames, name = int(progress.frames), str(progress.state)
+        except (KeyError, TypeError, ValueError):
             return None
-        state = self._work / values["state"]
-        written = {item.stem for item in self.masks.glob("*.png")}
-        if not state.exists() or not written.issuperset(names[: values["frames"]]):
+        # Nothing outside of the folder is a state of it: states are removed when they are old.
+        if frames < 1 or not progress.state or Path(name).name != name:
             return None
-        return Progress(**{**values, "state": state})
+        state = self._work / name
+        if not state.exists() or not whole_masks(self.masks).issuperset(names[:frames]):
+            return None
+        return dataclasses.replace(progress, state=state)
 
-    def _write_progress(self, progress: Progress) -> None:
+    def _write_progress(self, progress: Progress, folder: Path | None = None) -> None:
         values = dataclasses.asdict(progress)
         values["state"] = progress.state.name if progress.state else None
         record = {"version": self._version, "run": self._run, "progress": values}
-        write_json(self._work / "run.json", record)
+        write_json((folder or self._work) / "run.json", record)
         self.progress = progress
+
+    def _end_the_move(self) -> None:
+        """Ends the move of a run that was killed after its last frame, if that left all whole."""
+        file = self._work / "summary.json"
+        summary = _read_record(file)
+        if summary is None:
+            return
+        cut = self.masks.exists() and len(whole_masks(self.masks)) < _frames(summary, 1)
+        if not summary or cut or (self.overlay.exists() and not _has_content(self.overlay)):
+            file.unlink()
+        else:
+            self._move_up()
 
     def _move_up(self) -> None:
         """Replaces the old result by the unfinished folder's; may be repeated after a crash."""
         (self.path / "summary.json").unlink(missing_ok=True)
         if self.masks.exists():
-            if (self.path / "masks").exists():
-                shutil.rmtree(self.path / "masks")
+            discard(self.path / "masks")
             os.replace(self.masks, self.path / "masks")
             (self.path / "overlay.mp4").unlink(missing_ok=True)
         if self.overlay.exists():
             os.replace(self.overlay, self.path / "overlay.mp4")
         os.replace(self._work / "summary.json", self.path / "summary.json")
-        shutil.rmtree(self._work)
+        discard(self._work)
 
 
 def describe_difference(old: Any, new: Any, name: str = "") -> str:
@@ -211,8 +240,18 @@ def _refuse_file(path: Path) -> None:
         raise RdejaxError(f"{path}: is a file; --output must be a folder")
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """A record of an unfinished run, empty if it is damaged; None if there is none."""
+    try:
+        return read_json(path)
+    except RdejaxError:
+        return {}
+
+
+def _frames(summary: dict[str, Any], otherwise: int) -> int:
+    frames = summary.get("frames", otherwise)
+    return frames if isinstance(frames, int) else otherwise
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0

@@ -1,6 +1,7 @@
 """What `infer.py` does once its arguments are read: one video, or a data set."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,28 @@ import numpy as np
 
 from rdejax.cli import note
 from rdejax.errors import RdejaxError
+from rdejax.folders import locked, lying_in
 from rdejax.infer.beside import digest_beside, read_beside
 from rdejax.infer.cli import Arguments, ModelOptions
-from rdejax.infer.dataset import BenchmarkFolder, read_given, segment_sequence, totals
+from rdejax.infer.dataset import (
+    WRITTEN,
+    BenchmarkFolder,
+    identify,
+    read_given,
+    segment_sequence,
+    totals,
+)
 from rdejax.infer.progress import ProgressDisplay
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.timing import Pace, write_pace
 from rdejax.infer.video import Segmenter, segment_to_folder
-from rdejax.io.datasets import VideoSequence, list_sequences
+from rdejax.io.datasets import (
+    FRAME_SUFFIXES,
+    MASK_SUFFIXES,
+    VideoSequence,
+    left_out,
+    list_sequences,
+)
 from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
@@ -29,16 +44,31 @@ def run_video(arguments: Arguments) -> FrameSource:
     Raises:
       RdejaxError: anything wrong with the inputs or the output folder.
     """
-    import rdejax
-
     options, out, quiet = arguments.model, arguments.result, arguments.result.quiet
     assert arguments.video is not None and arguments.mask is not None
     source = open_frames(arguments.video, allow_damaged=out.allow_damaged)
     given = load_given_masks(arguments.mask, source, max_objects=options.max_objects)
     for text in given.notes:
         note(text, quiet=quiet)
+    for folder in (arguments.video, arguments.mask):
+        _note_left_out([folder], FRAME_SUFFIXES, quiet)
     model = load(options)
     beside = read_beside(arguments.beside, model, len(source))
+    with locked(arguments.output):
+        _run_video(arguments, source, given, model, beside)
+    return source
+
+
+def _run_video(
+    arguments: Arguments,
+    source: FrameSource,
+    given: GivenMasks,
+    model: Any,
+    beside: dict[str, np.ndarray],
+) -> None:
+    import rdejax
+
+    options, out, quiet = arguments.model, arguments.result, arguments.result.quiet
     fps = out.fps or source.fps
     folder = ResultFolder(
         arguments.output,
@@ -53,16 +83,15 @@ def run_video(arguments: Arguments) -> FrameSource:
         source.names,
         version=rdejax.__version__,
         overwrite=out.overwrite,
-        inputs=[arguments.video, arguments.mask, *filter(None, [arguments.beside])],
+        inputs=_inputs(arguments, model, source, given),
     )
     if folder.finished is not None:
         _say(f"{folder.path}: is whole already, nothing to do", quiet)
-        return source
+        return
     values = _segment(model, arguments, source, given, beside, folder)
     environment = _environment(options, model)
     summary = folder.finish({**values, **_facts(source, given, fps), **environment})
     _say(_sentence(folder.path, summary, len(given.objects)), quiet)
-    return source
 
 
 def _segment(
@@ -75,9 +104,16 @@ def _segment(
 ) -> dict[str, Any]:
     """Segments one video into its folder, with progress on the terminal; the facts."""
     chunk, out = arguments.model.chunk, arguments.result
-    if folder.progress.frames:
-        note(f"continuing after {folder.progress.frames} frames", quiet=out.quiet)
-    pace = Pace(folder.progress.frames)
+    saved = folder.progress.frames
+    pace = Pace(0)
+
+    def on_start(done: int) -> None:
+        nonlocal pace
+        pace = Pace(done)
+        if done:
+            note(f"continuing after {done} frames", quiet=out.quiet)
+        elif saved:
+            note("the saved state cannot be read, starting again", quiet=out.quiet)
 
     def on_frames(done: int) -> None:
         pace.update(done)
@@ -94,6 +130,7 @@ def _segment(
             overlay=not out.no_overlay,
             fps=out.fps or source.fps,
             on_frames=on_frames,
+            on_start=on_start,
         )
     if values["frames"] != len(source):
         note(f"{source.path}: {values['frames']} of {len(source)} frames decoded", quiet=out.quiet)
@@ -112,17 +149,34 @@ def run_dataset(arguments: Arguments) -> None:
       RdejaxError: anything wrong with the data set or the output folder.
     """
     data, options = arguments.data, arguments.model
-    overwrite, quiet = arguments.result.overwrite, arguments.result.quiet
     assert data.dataset is not None and data.root is not None
     sequences = list_sequences(data.dataset, data.root, data.split)
-    _keep_inputs(arguments.output, sequences)
+    _keep_inputs(arguments, sequences)
+    frames, masks = ({path.parent for path in paths} for paths in _files(sequences))
+    _note_left_out(frames, FRAME_SUFFIXES, arguments.result.quiet)
+    _note_left_out(masks, MASK_SUFFIXES, arguments.result.quiet)
     model = load(options, data.dataset)
+    with locked(arguments.output):
+        _run_dataset(arguments, sequences, model)
+
+
+def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: Any) -> None:
+    data, options = arguments.data, arguments.model
+    overwrite, quiet = arguments.result.overwrite, arguments.result.quiet
+    assert data.dataset is not None
     run = {**_describe(options, model), "dataset": data.dataset}
+
+    def beside_of(sequence: VideoSequence) -> Path | None:
+        return arguments.beside and arguments.beside / f"{sequence.name}.npz"
+
+    identities = {sequence.name: identify(sequence, beside_of(sequence)) for sequence in sequences}
     folder = BenchmarkFolder(arguments.output, run, overwrite=overwrite)
     todo = [
         sequence
         for sequence in sequences
-        if not folder.is_whole(sequence.name, [file.stem for file in sequence.frames])
+        if not folder.is_whole(
+            sequence.name, [file.stem for file in sequence.frames], identities[sequence.name]
+        )
     ]
     if len(todo) < len(sequences):
         note(f"{len(sequences) - len(todo)} of {len(sequences)} sequences are whole", quiet=quiet)
@@ -139,11 +193,8 @@ def run_dataset(arguments: Arguments) -> None:
                 source,
                 given,
                 folder,
-                beside=read_beside(
-                    arguments.beside and arguments.beside / f"{sequence.name}.npz",
-                    model,
-                    len(source),
-                ),
+                identity=identities[sequence.name],
+                beside=read_beside(beside_of(sequence), model, len(source)),
                 chunk=_chunk(model, options.chunk, source.size),
                 on_frames=lambda count, before=before: display.update(before + count),
             )
@@ -264,15 +315,44 @@ def _environment(options: ModelOptions, model: Any) -> dict[str, Any]:
     }
 
 
-def _keep_inputs(output: Path, sequences: list[VideoSequence]) -> None:
-    """Refuses to write results over the data set itself."""
+def _inputs(arguments: Arguments, model: Any, source: FrameSource, given: GivenMasks) -> list[Path]:
+    """Everything that a run of one video reads."""
+    rule = model.settings.memory
+    named = (arguments.video, arguments.mask, arguments.beside, Path(arguments.model.checkpoint))
+    read = [path for path in named if path is not None]
+    read += [Path(rule)] if rule.endswith(".py") else []
+    return [*read, *given.files, *(source.files if isinstance(source, FolderFrames) else ())]
+
+
+def _files(sequences: list[VideoSequence]) -> tuple[list[Path], list[Path]]:
+    """A first frame and a first mask of each sequence."""
+    masks = [next(iter(sequence.masks.values())) for sequence in sequences]
+    return [sequence.frames[0] for sequence in sequences], masks
+
+
+def _note_left_out(folders: Iterable[Path], suffixes: tuple[str, ...], quiet: bool) -> None:
+    """Tells of files beside the frames or masks that are not taken as one."""
+    strange = [
+        path for folder in sorted(folders) if folder.is_dir() for path in left_out(folder, suffixes)
+    ]
+    if strange:
+        note(
+            f"{strange[0]}: left out{f', with {len(strange) - 1} more' * (len(strange) > 1)}, "
+            f"for the name does not end in {', '.join(suffixes)}",
+            quiet=quiet,
+        )
+
+
+def _keep_inputs(arguments: Arguments, sequences: list[VideoSequence]) -> None:
+    """Refuses to write results over the data set itself, and over what else is read."""
+    assert arguments.data.root is not None
+    written = [arguments.output / name for name in (*WRITTEN, *(each.name for each in sequences))]
+    read = [Path(arguments.model.checkpoint), arguments.data.root / "ImageSets"]
+    read += [path for path in (arguments.beside, arguments.model.memory) if path is not None]
     for sequence in sequences:
-        target = (output / sequence.name).resolve()
-        for file in (*sequence.frames[:1], *sequence.masks.values()):
-            if file.resolve().parent == target:
-                raise RdejaxError(
-                    f"{file.parent}: the results would replace this input; choose another --output"
-                )
+        read += [*sequence.masks.values(), *sequence.frames]
+    if file := lying_in(map(Path, read), written):
+        raise RdejaxError(f"{file}: the results would replace this input; choose another --output")
 
 
 def _sentence(path: Path, summary: dict[str, Any], objects: int) -> str:

@@ -257,6 +257,7 @@ def segment_to_folder(
     overlay: bool = True,
     fps: float | Fraction | None = None,
     on_frames: OnFrames = lambda done: None,
+    on_start: OnFrames = lambda done: None,
     checkpoint_seconds: float = _CHECKPOINT_SECONDS,
 ) -> dict[str, Any]:
     """Segments one video into its result folder, continuing an unfinished run.
@@ -271,6 +272,7 @@ def segment_to_folder(
       overlay: write overlay.mp4 too.
       fps: of the overlay; None takes the source's, or 24.
       on_frames: told the number of frames done.
+      on_start: told the number of the frame that the run begins with.
       checkpoint_seconds: least time between two saves of the stream's state; 0 saves always.
 
     Returns:
@@ -278,6 +280,7 @@ def segment_to_folder(
     """
     stream = _restore(make_stream, folder)
     start = folder.progress.frames
+    on_start(start)
     rate = Fraction(fps or source.fps or DEFAULT_FPS) if overlay else None
     with CompileClock() as clock:
         checkpoints = ResumePoints(folder, clock, checkpoint_seconds)

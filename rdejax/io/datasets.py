@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rdejax.errors import RdejaxError
+from rdejax.folders import check_name
 
 DATASETS = ("davis2016", "davis2017", "youtube-vos", "folder")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -101,7 +102,7 @@ def locate(
       need_frames: the folder of frames must exist, and tells the names where there is no list.
 
     Raises:
-      RdejaxError: unknown data set, or a missing folder or list.
+      RdejaxError: unknown data set, a missing folder or list, or a name that leads elsewhere.
     """
     root = Path(root)
     if dataset not in DATASETS:
@@ -134,6 +135,16 @@ def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
         if path.suffix.lower() in wanted and not path.name.startswith(".")
     ]
     return sorted(found, key=lambda path: (natural_key(path), path.name))
+
+
+def left_out(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Files of `folder` that `list_files` leaves out, sorted; hidden ones are not among them."""
+    wanted = tuple(suffixes)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() not in wanted and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def _need_folder(folder: Path, dataset: str) -> None:
@@ -193,7 +204,7 @@ def _sequence_names(dataset: str, root: Path, split: str, where: Path) -> list[s
             raise RdejaxError(
                 f"{where}: no sequence folders; {dataset} expects {_LAYOUTS[dataset]}"
             )
-        return names
+        return [check_name(name, where) for name in names]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
@@ -203,7 +214,7 @@ def _sequence_names(dataset: str, root: Path, split: str, where: Path) -> list[s
     names = [Path(entry).parent.name if "/" in entry else entry for entry in entries]
     if not names:
         raise RdejaxError(f"{path}: the list is empty; expected one sequence name per line")
-    return list(dict.fromkeys(names))
+    return [check_name(name, path) for name in dict.fromkeys(names)]
 
 
 def _read_sequence(

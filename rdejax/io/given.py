@@ -133,12 +133,14 @@ class GivenMasks:
       objects: id -> number of the frame whose mask introduced it.
       colours: id -> RGB colour in the files, for ids that came from colours.
       notes: sentences worth showing to the user.
+      files: what was read.
     """
 
     masks: dict[int, IdMask]
     objects: dict[int, int]
     colours: dict[int, tuple[int, int, int]]
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 def load_given_masks(
@@ -229,7 +231,7 @@ def collect_masks(
         )
     if empty:
         notes.append(f"{len(empty)} of {len(files)} masks hold no object (the first: {empty[0]})")
-    return GivenMasks(masks, objects, reader.colours, tuple(notes))
+    return GivenMasks(masks, objects, reader.colours, tuple(notes), tuple(files.values()))
 
 
 def _match(files: Sequence[Path], source: FrameSource) -> dict[int, Path]:

@@ -23,6 +23,11 @@ from rdejax.io.palette import davis_colour_ids, davis_palette
 VOID = 255
 # Difference between channels up to which a colour image counts as grey: above JPEG's noise.
 _NOISE = 16
+# Formats, by Pillow's names, that give back other pixels than were saved; WebP may or may not.
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
+# Signature and first chunk's beginning; last chunk, of length 0 and with its checksum.
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 IdMask = UInt8[np.ndarray, "h w"]
 
@@ -160,6 +165,9 @@ def load_pixels(source: str | Path | bytes, rules: MaskRules, name: str) -> Pixe
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
+            lossy = image.format in _LOSSY or (
+                image.format == "WEBP" and not _is_exact_webp(source)
+            )
             head = b"" if image.mode != "L" else _head(source)
     except FileNotFoundError:
         raise BadFile(f"{name}: {rules.missing}", "missing") from None
@@ -167,6 +175,14 @@ def load_pixels(source: str | Path | bytes, rules: MaskRules, name: str) -> Pixe
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadFile(f"{name}: {rules.unreadable.format(detail=detail)}") from None
     array, mode = np.asarray(image), image.mode
+    # Where soft edges are cut at one half, those of compression are, too.
+    lossy = lossy and mode in ("L", "RGB") and rules.edges != "cut"
+    if lossy and not set(np.unique(array).tolist()) <= {0, 255}:
+        raise BadFile(
+            f"{name}: a {image.format} image cannot keep the ids of a mask, only black and white: "
+            "smoothed or JPEG-compressed edges become further objects; save the mask as PNG",
+            "lossy mask",
+        )
     if mode in ("P", "L"):
         return Pixels(array, mode, _stretch(head))
     if mode == "1":
@@ -218,6 +234,22 @@ def write_mask(path: str | Path, mask: IdMask) -> None:
     image.putpalette(davis_palette().tobytes())
     with atomic(path) as temporary:
         image.save(temporary, format="PNG", compress_level=3)
+
+
+def is_whole_png(path: str | Path) -> bool:
+    """Whether a file begins and ends as a PNG does; one emptied or cut off does not."""
+    try:
+        with open(path, "rb") as file:
+            begins = file.read(len(_PNG_HEAD)) == _PNG_HEAD
+            file.seek(-len(_PNG_END), io.SEEK_END)
+            return begins and file.read() == _PNG_END
+    except OSError:  # nothing there, or too short to have an end
+        return False
+
+
+def whole_masks(folder: Path) -> set[str]:
+    """Names, without ".png", of the whole masks in a folder, which may be missing."""
+    return {path.stem for path in folder.glob("*.png") if is_whole_png(path)}
 
 
 def _refused(rules: MaskRules, name: str, mode: str) -> BadFile:
@@ -273,7 +305,11 @@ def _head(source: str | Path | bytes) -> bytes:
         return file.read(26)
 
 
+def _is_exact_webp(source: str | Path | bytes) -> bool:
+    return _head(source)[12:16] == b"VP8L"
+
+
 def _stretch(head: bytes) -> int:
-    if head[:8] != b"\x89PNG\r\n\x1a\n" or head[25] != 0:
+    if head[:8] != _PNG_HEAD[:8] or head[25] != 0:
         return 1
     return {2: 85, 4: 17}.get(head[24], 1)

@@ -31,7 +31,8 @@ class FrameSource(abc.ABC):
     Attributes:
       path: the file or folder, as given.
       names: one name per frame; the stems of the images, or 00000, 00001, ... for a video file. For
-        a video file their number is what the file promises: iteration may end a little earlier.
+        a video file their number is what the file promises: iteration may end a little earlier
+        where a container holds packets that show nothing, or in a damaged one that is allowed.
       size: (H, W) of every frame.
       fps: frames per second, or None where that is unknown.
     """
@@ -106,11 +107,7 @@ class FolderFrames(FrameSource):
 
     def fingerprint(self) -> dict[str, object]:
         """See `FrameSource.fingerprint`."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            status = file.stat()
-            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-        return {"name": self.path.name, "frames": len(self), "digest": digest.hexdigest()[:16]}
+        return {"name": self.path.name, **fingerprint_files(self.files)}
 
 
 @dataclasses.dataclass
@@ -125,6 +122,7 @@ class _Packets:
       promised: packets by the header; 0 if it does not say.
       promised_seconds: time by the header, or None.
       edited: the container may have an edit list (MP4, MOV).
+      broadcast: a transport stream, which may begin anywhere.
     """
 
     count: int = 0
@@ -134,6 +132,7 @@ class _Packets:
     promised: int = 0
     promised_seconds: float | None = None
     edited: bool = False
+    broadcast: bool = False
 
 
 class VideoFrames(FrameSource):
@@ -147,14 +146,15 @@ class VideoFrames(FrameSource):
           allow_damaged: take what can be decoded of a damaged file instead of raising.
 
         Raises:
-          RdejaxError: not a readable video, no video stream, or a truncated file.
+          RdejaxError: not a readable video, no video stream, a truncated file, or one whose first
+            frame is damaged.
         """
         self.path = Path(path)
         self._allow_damaged = allow_damaged
-        found = self._scan()
+        self._found = self._scan()
         if not allow_damaged:
-            self._refuse_truncated(found)
-        expected = max(found.shown, 1)
+            self._refuse_truncated(self._found)
+        expected = max(self._found.shown, 1)
         width = max(5, len(str(expected - 1)))
         self.names = [f"{index:0{width}d}" for index in range(expected)]
         with contextlib.closing(self.frames()) as frames:
@@ -166,7 +166,7 @@ class VideoFrames(FrameSource):
         width = len(self.names[0])
         size = None
         count = 0
-        clean = False
+        clean = not self._found.broadcast
         for picture in self._decode():
             rotation = round(picture.rotation / 90) % 4
             now = (picture.height, picture.width)
@@ -178,8 +178,8 @@ class VideoFrames(FrameSource):
                     f"{self.path}: frame {name} is {_size_text(now)} but the first one is "
                     f"{_size_text(size)}; re-encode the video to one size"
                 )
-            # Before the first key frame pictures may be incomplete; later it means lost data, of
-            # which some containers (Matroska) say nothing else.
+            # A broadcast may be cut between key frames: before its first one pictures may be
+            # incomplete. Elsewhere it means lost data, of which Matroska says nothing else.
             if picture.is_corrupt and clean and not self._allow_damaged:
                 raise self._truncated(f"frame {name} is incomplete")
             clean = clean or not picture.is_corrupt
@@ -193,6 +193,9 @@ class VideoFrames(FrameSource):
                 f"{self.path}: no frame could be decoded; the video is damaged, or its kind is "
                 "unknown here"
             )
+        # Other containers hold packets that show nothing, and do not say how many.
+        if count < len(self.names) and self._found.edited and not self._allow_damaged:
+            raise self._truncated(f"only {count} of {len(self.names)} frames could be decoded")
 
     def fingerprint(self) -> dict[str, object]:
         """See `FrameSource.fingerprint`."""
@@ -224,11 +227,12 @@ class VideoFrames(FrameSource):
                     return
                 except FFmpegError as error:
                     # Recordings cut out of a broadcast start between key frames: skip to the first.
-                    if self._allow_damaged or (count == 0 and not isinstance(error, OSError)):
+                    cut = self._found.broadcast and count == 0 and not isinstance(error, OSError)
+                    if self._allow_damaged or cut:
                         continue
-                    raise self._truncated(
-                        f"decoding failed after frame {count - 1} ({error.strerror})"
-                    ) from None
+                    where = f"after frame {count - 1}" if count else "at the first frame"
+                    what = f"decoding failed {where} ({error.strerror})"
+                    raise self._truncated(what) from None
                 for picture in pictures:
                     count += 1
                     yield picture
@@ -260,6 +264,7 @@ class VideoFrames(FrameSource):
             found.seconds = float((last - first) * (stream.time_base or 0))
             found.promised_seconds = _promised_seconds(container, stream)
             found.edited = _is_mov(container)
+            found.broadcast = container.format.name == "mpegts"
         if not found.count:
             raise RdejaxError(f"{self.path}: the video stream is empty; check the file")
         return found
@@ -304,6 +309,16 @@ def open_frames(path: str | Path, *, allow_damaged: bool = False) -> FrameSource
             f"{path}: this is a single image; give a video file or the folder that holds the frames"
         )
     return VideoFrames(path, allow_damaged=allow_damaged)
+
+
+def fingerprint_files(files: Sequence[Path]) -> dict[str, object]:
+    """What tells these images from changed ones, cheaply: names, sizes, times."""
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        line = f"{file.name} {status.st_size} {status.st_mtime_ns}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return {"frames": len(files), "digest": digest.hexdigest()[:16]}
 
 
 def read_image(path: str | Path) -> Frame:

@@ -34,6 +34,26 @@ def find_rule(name: str) -> type[MemoryRule]:
     return _RULES.find(name)
 
 
+def require_asked(stored: str, asked: str | None, source: str) -> None:
+    """Refuses to run a Python file that only a file of somebody's names.
+
+    Weights and runs may come from anywhere, and a memory rule in a file is a program.
+
+    Args:
+      stored: memory rule that the file names.
+      asked: memory rule that the caller names; None or empty leaves the choice to the file.
+      source: the file, for the message.
+
+    Raises:
+      RdejaxError: `stored` is a Python file, and nothing is asked for in its place.
+    """
+    if str(stored).endswith(".py") and not asked:
+        raise RdejaxError(
+            f"{source}: its memory rule is the program {stored}, which was not run; if you trust "
+            f"it, name it yourself (--memory {stored}, or memory={stored!r}), or another rule"
+        )
+
+
 def rule_settings(name: str) -> dict[str, Any]:
     """Settings of a rule and their defaults: the keywords of its constructor."""
     skip = {"self", "key_channels", "value_channels", "rngs"}
@@ -59,7 +79,8 @@ def check_setting(rule: str, name: str, value: Any) -> None:
         return
     wanted = hints.get(name, Any)
     allowed = get_args(wanted) or (wanted,)
-    if type(value) not in _KINDS or not set(allowed) <= set(_KINDS) or type(value) in allowed:
+    # Arrays are what sweeps put in place of numbers.
+    if hasattr(value, "shape") or not set(allowed) <= set(_KINDS) or type(value) in allowed:
         return
     if type(value) is int and float in allowed:
         return
@@ -73,7 +94,7 @@ def make_rule(
     """Builds the rule `name`.
 
     Raises:
-      RdejaxError: unknown rule, or a setting it does not have.
+      RdejaxError: unknown rule, or a setting that it does not have or not take.
     """
     known = rule_settings(name)
     for key in settings:
@@ -81,5 +102,6 @@ def make_rule(
             raise RdejaxError(
                 f"memory rule {name!r} has no setting {key!r}; it has {', '.join(known) or 'none'}"
             )
+        check_setting(name, key, settings[key])
     rule = find_rule(name)
     return rule(key_channels=key_channels, value_channels=value_channels, rngs=rngs, **settings)

@@ -3,11 +3,15 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import MemoryRule
 from rdejax.memory.registry import check_setting, make_rule, rule_settings
+
+# What the fields of `Settings` may hold; True is no number here.
+_TYPES = {"every": (int,), "size": (int, type(None)), "memory": (str,), "pad": (int,)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +35,14 @@ class Settings:
     pad: int = 16
 
     def __post_init__(self):
+        for name, kinds in _TYPES.items():
+            value = getattr(self, name)
+            if isinstance(value, np.integer):
+                object.__setattr__(self, name, value := int(value))
+            if type(value) not in kinds:
+                wanted = " or None" if len(kinds) > 1 else ""
+                wanted = ("text" if str in kinds else "a whole number") + wanted
+                raise RdejaxError(f"{name}={value!r}: give {wanted}")
         if self.every < 1:
             raise RdejaxError(f"every={self.every}: give 1 (memorise each frame) or more")
         if self.size is not None and self.size < 16:

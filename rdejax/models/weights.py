@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from rdejax.errors import RdejaxError
 from rdejax.files import atomic
+from rdejax.memory.registry import require_asked
 from rdejax.models.protocol import System
 from rdejax.models.registry import names, outline
 from rdejax.models.settings import Settings
@@ -51,8 +52,10 @@ class StoredModel:
             memory rule, weights of the rule that it has no use for are left out.
 
         Raises:
-          RdejaxError: weights that do not fit or are not finite, or unknown settings.
+          RdejaxError: weights that do not fit or are not finite, unknown settings, or a memory rule
+            in a Python file that `overrides` do not name.
         """
+        require_asked(self.settings.memory, overrides.get("memory"), self.source)
         settings = self.settings.override(**overrides) if overrides else self.settings
         model = outline(self.system, config=self.config, settings=settings)
         learns = any(path.startswith(_RULE) for path in shapes_of(model))
@@ -194,7 +197,7 @@ def read_model(path: str | os.PathLike) -> StoredModel:
     """What `save_weights` wrote.
 
     Raises:
-      RdejaxError: missing, truncated, or not weights of this library.
+      RdejaxError: missing, truncated, or not weights of this library, or without what they are of.
     """
     arrays, metadata = read_weights(path)
     if metadata.get("format") != FORMAT:
@@ -202,13 +205,19 @@ def read_model(path: str | os.PathLike) -> StoredModel:
             f"{path}: not weights of this library (no {FORMAT} mark); "
             "convert PyTorch files with python -m rdejax.convert"
         )
-    return StoredModel(
-        system=metadata["arch"],
-        config=json.loads(metadata["config"]),
-        settings=Settings.from_dict(json.loads(metadata["settings"])),
-        arrays=arrays,
-        source=str(path),
-    )
+    try:
+        system, config = metadata["arch"], json.loads(metadata["config"])
+        settings = Settings.from_dict(json.loads(metadata["settings"]))
+        if not isinstance(config, dict):
+            raise TypeError("config is not a JSON object")
+    except RdejaxError as error:
+        raise RdejaxError(f"{path}: {error}") from None
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise RdejaxError(
+            f"{path}: its description of the model is missing or damaged "
+            f"({type(error).__name__}: {error}); export or convert the weights again"
+        ) from None
+    return StoredModel(system, config, settings, arrays, source=str(path))
 
 
 def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:

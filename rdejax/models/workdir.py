@@ -4,6 +4,7 @@ Runs write `latest.safetensors` with every checkpoint; those from before that ha
 This needs neither the training code nor the devices that the run was spread over.
 """
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -12,17 +13,55 @@ from typing import Any
 import jax
 import numpy as np
 
-from rdejax.cli import name_and_value
+from rdejax.cli import name_and_value, note
 from rdejax.errors import RdejaxError
+from rdejax.memory.registry import require_asked
+from rdejax.models.checksum import CHECKSUMS, changed
 from rdejax.models.registry import find_system
 from rdejax.models.weights import StoredModel
 
 
-def read_workdir(folder: Path) -> StoredModel:
+def read_workdir(folder: Path, memory: str | None = None) -> StoredModel:
     """The averaged weights of a run's last checkpoint, finished or not.
 
     The last and not the best one: asked while a run goes on, it shows where the run is. The best by
     validation is `best.safetensors` in the same folder.
+
+    Args:
+      folder: what `train.py` was given as --workdir.
+      memory: the memory rule to use; the run's own unless given.
+
+    Raises:
+      RdejaxError: not such a folder, no checkpoint in it yet, one that cannot be read, or a memory
+        rule in a Python file that only the folder names.
+    """
+    folder = folder.absolute()
+    run = _read_run(folder)
+    arrays = read_averaged(folder)
+    texts = run.get("memory_settings") or ()
+    rule = dict(name_and_value(text, f"{folder}: memory_settings {text!r}") for text in texts)
+    settings = find_system(run["system"]).default_settings
+    trained_with = run.get("memory") or settings.memory
+    require_asked(trained_with, memory, str(folder))
+    if memory in (None, trained_with):
+        settings = settings.override(memory=trained_with, **rule)
+    else:
+        # Nothing is looked up of the rule that is left out; `build` keeps what the other shares.
+        rule = {**dict(settings.memory_settings), **rule}
+        settings = dataclasses.replace(
+            settings, memory=trained_with, memory_settings=tuple(sorted(rule.items()))
+        )
+    return StoredModel(
+        system=run["system"],
+        config={"single_object": True} if run.get("single_object") else {},
+        settings=settings,
+        arrays=arrays,
+        source=str(folder),
+    )
+
+
+def read_averaged(folder: Path) -> dict[str, np.ndarray]:
+    """Averaged and fixed weights of a run's last checkpoint, by path.
 
     Args:
       folder: what `train.py` was given as --workdir.
@@ -31,29 +70,32 @@ def read_workdir(folder: Path) -> StoredModel:
       RdejaxError: not such a folder, no checkpoint in it yet, or one that cannot be read.
     """
     folder = folder.absolute()
+    run = _read_run(folder)
+    arrays = _last_averaged(folder / "checkpoints")
+    if arrays is None:
+        raise RdejaxError(
+            f"{folder}: no checkpoint yet; one is made every {run['save_every']} steps"
+        )
+    return arrays
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    """The configuration of a run, as far as it is needed here."""
     try:
-        run = json.loads((folder / "config.json").read_text())
-        system, every = run["system"], run["save_every"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        run = json.loads((folder / "config.json").read_text("utf-8"))
+        kinds = {"system": str, "save_every": int, "memory": (str, type(None))}
+        for name, kind in kinds.items():
+            if not isinstance(run[name] if name != "memory" else run.get(name), kind):
+                raise TypeError(f"config.json: {name} is {run[name]!r}")
+        texts = run.get("memory_settings") or ()
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"config.json: memory_settings is {texts!r}")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RdejaxError(
             f"{folder}: not the work folder of a training run ({error}); give the --workdir of "
             "train.py or a .safetensors file"
         ) from None
-    arrays = _last_averaged(folder / "checkpoints")
-    if arrays is None:
-        raise RdejaxError(f"{folder}: no checkpoint yet; one is made every {every} steps")
-    changes = {} if run.get("memory") is None else {"memory": run["memory"]}
-    changes |= dict(
-        name_and_value(text, f"{folder}: memory_settings {text!r}")
-        for text in run.get("memory_settings", ())
-    )
-    return StoredModel(
-        system=system,
-        config={"single_object": True} if run.get("single_object") else {},
-        settings=find_system(system).default_settings.override(**changes),
-        arrays=arrays,
-        source=str(folder),
-    )
+    return run
 
 
 def _last_averaged(folder: Path) -> dict[str, np.ndarray] | None:
@@ -67,7 +109,18 @@ def _last_averaged(folder: Path) -> dict[str, np.ndarray] | None:
     steps = ocp.utils.checkpoint_steps(folder)  # without those that a kill left half written
     if not steps:
         return None
-    place = folder / str(max(steps))
+    for step in sorted(steps, reverse=True):
+        state = _read_averaged(folder / str(step))
+        if state is not None:
+            return _by_path(state["fixed"]) | _by_path(state["ema"])
+        note(f"{folder / str(step)}: this checkpoint is damaged; reading the one before it")
+    raise RdejaxError(f"{folder}: its checkpoints are damaged; train again or give other weights")
+
+
+def _read_averaged(place: Path) -> dict[str, Any] | None:
+    """Averaged and fixed weights of a checkpoint; None if they are not those that were saved."""
+    import orbax.checkpoint as ocp
+
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             saved = checkpointer.metadata(place / "state").item_metadata.tree
@@ -76,13 +129,15 @@ def _last_averaged(folder: Path) -> dict[str, np.ndarray] | None:
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
             args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
             state = checkpointer.restore(place / "state", args=args)
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+            noted = checkpointer.restore(place / "record").get(CHECKSUMS, {})
     except Exception as error:  # a damaged file makes Orbax and its readers raise many kinds
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RdejaxError(
             f"{place}: this checkpoint cannot be read ({text}); it is damaged or of another "
             "version: remove it to read the one before"
         ) from error
-    return _by_path(state["fixed"]) | _by_path(state["ema"])
+    return None if changed(noted, state) else state
 
 
 def _by_path(tree: Any) -> dict[str, np.ndarray]:

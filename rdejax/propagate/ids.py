@@ -13,6 +13,30 @@ from rdejax.propagate.slots import Layout
 Given = Mapping[str, Mapping[int, np.ndarray] | np.ndarray]
 
 
+def as_array(values: Any, what: str) -> np.ndarray:
+    """What was given as an array.
+
+    Raises:
+      RdejaxError: it cannot be one, as a list of rows of several lengths.
+    """
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or ["?"])[0]
+        raise RdejaxError(f"{what}: not an array ({reason}); give a NumPy array") from None
+
+
+def checked_index(index: Any) -> int:
+    """The number of a frame.
+
+    Raises:
+      RdejaxError: no whole number.
+    """
+    if isinstance(index, bool) or not isinstance(index, int | np.integer):
+        raise RdejaxError(f"a mask is given for frame {index!r}; give whole numbers of frames")
+    return int(index)
+
+
 def checked_frames(frames: Any, size: tuple[int, int] | None) -> UInt8[np.ndarray, "n h w 3"]:
     """The frames as an array.
 
@@ -23,7 +47,7 @@ def checked_frames(frames: Any, size: tuple[int, int] | None) -> UInt8[np.ndarra
     Raises:
       RdejaxError: other than uint8 [n, H, W, 3], or of another size.
     """
-    frames = np.asarray(frames)
+    frames = as_array(frames, "frames")
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise RdejaxError(
             f"frames are {frames.dtype} {list(frames.shape)}; give uint8 [frames, H, W, 3] RGB"
@@ -51,7 +75,7 @@ def checked_mask(
     Raises:
       RdejaxError: no such frame; other than integers [H, W] from 0 to 255.
     """
-    mask = np.asarray(mask)
+    mask = as_array(mask, f"the mask of frame {index}")
     if not 0 <= index < count:
         raise RdejaxError(f"a mask is given for frame {index}, but there are {count} frames")
     if mask.dtype == bool:
@@ -90,10 +114,11 @@ def checked_beside(beside: Mapping[str, Any], count: int, model: System) -> dict
             raise RdejaxError(
                 f"{name!r} was given for each frame, but {model.name!r} takes {known} beside frames"
             )
-        out[name] = np.asarray(values)
+        out[name] = as_array(values, name)
         if out[name].shape[:1] != (count,):
+            entries = out[name].shape[0] if out[name].ndim else "no"
             raise RdejaxError(
-                f"{name} has {len(values)} entries for {count} frames; give one for each frame"
+                f"{name} has {entries} entries for {count} frames; give one for each frame"
             )
     return out
 

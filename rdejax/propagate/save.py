@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from rdejax.errors import RdejaxError
+from rdejax.files import atomic
 
 
 def save_state(path: str | os.PathLike, state: Any, about: Mapping[str, Any]) -> None:
@@ -27,13 +28,13 @@ def save_state(path: str | os.PathLike, state: Any, about: Mapping[str, Any]) ->
       OSError: the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _by_name(state).items()}
-    try:
-        save_file(arrays, temporary, {"stream": json.dumps(about)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as temporary:
+        temporary.touch()  # its errors are the system's own, and say what is wrong
+        try:
+            save_file(arrays, temporary, {"stream": json.dumps(about)})
+        except SafetensorError as error:
+            raise OSError(f"{path}: cannot be written ({error})") from error
 
 
 def read_state(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -45,9 +46,46 @@ def read_state(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["stream"])
+            if not isinstance(about, dict):
+                raise ValueError("not a JSON object")
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError):
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError):
         raise RdejaxError(f"{path}: not a saved stream; give a file that save() wrote") from None
+
+
+def check_numbers(path: str | os.PathLike, about: Any) -> None:
+    """Looks at what a state needs beside its arrays.
+
+    Raises:
+      RdejaxError: something is missing, or cannot be of a video.
+    """
+
+    def whole(value: Any, least: int) -> bool:
+        return type(value) is int and value >= least
+
+    try:
+        starts, (height, width), layout = about["starts"], about["source"], about["layout"]
+        slots = [*layout["ids"].values()]
+        total = layout["groups"] * layout["slots"]
+        good = (
+            whole(about["time"], 1)
+            and whole(about["writes"], 0)
+            and about["writes"] <= about["time"]
+            and whole(height, 1)
+            and whole(width, 1)
+            and all(whole(start, 0) and start < about["time"] for start in starts)
+            and bool(starts) == bool(slots)
+            and all(whole(layout[name], 1) for name in ("groups", "slots", "used"))
+            and layout["used"] <= layout["groups"] <= 255
+            and total <= 255
+            and all(whole(slot, 0) and slot < total for slot in slots)
+            and len(set(slots)) == len(slots) > 0
+            and all(1 <= int(number) <= 255 for number in layout["ids"])
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        good = False
+    if not good:
+        raise RdejaxError(f"{path}: was changed since it was saved; segment the video again")
 
 
 def check_same(path: str | os.PathLike, about: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
@@ -68,7 +106,7 @@ def filled(path: str | os.PathLike, template: Any, arrays: Mapping[str, np.ndarr
     """The saved arrays in the structure of `template`, as JAX arrays.
 
     Raises:
-      RdejaxError: other arrays than the template's, as an earlier version wrote.
+      RdejaxError: other arrays than the template's, as an earlier version wrote; or NaN.
     """
     wanted = _by_name(template)
     have = {name: (array.shape, array.dtype) for name, array in arrays.items()}
@@ -77,6 +115,9 @@ def filled(path: str | os.PathLike, template: Any, arrays: Mapping[str, np.ndarr
             f"{path}: its arrays are not those of this model's state; it was changed or comes from "
             "another version, so segment the video again"
         )
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
+            raise RdejaxError(f"{path}: {name} holds NaN; segment the video again")
     leaves = [jnp.asarray(arrays[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 

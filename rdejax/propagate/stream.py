@@ -1,8 +1,9 @@
 """Streaming: frames in, masks out, with a state that can be saved in the middle of a video."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,9 @@ from rdejax.propagate.schedule import (
     next_blocks,
 )
 from rdejax.propagate.slots import Layout, plan_layout
+
+# What a push changes in a stream.
+_CHANGING = ("geometry", "layout", "state", "time", "writes", "starts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +74,8 @@ class Stream:
         [objects, ...] in the order of the ids (`System.object_inputs`; SWEM's `initial_bases`).
 
     Raises:
-      RdejaxError: a `chunk` or `encode_batch` below 1, or a keyword that neither this class nor the
-        model has.
+      RdejaxError: a `size`, `chunk`, `encode_batch` or `max_objects` that is no number or is too
+        small, or a keyword that neither this class nor the model has.
     """
 
     def __init__(
@@ -92,12 +96,16 @@ class Stream:
                     f"keyword {name!r} is unknown here; with memory {model.settings.memory!r} use "
                     f"{', '.join(usual)}"
                 )
-        for name, value in (("chunk", chunk), ("encode_batch", encode_batch)):
-            if value is not None and value < 1:
-                raise RdejaxError(f"{name}={value}: give a number of frames, 1 or more")
+        numbers = {"chunk": chunk, "encode_batch": encode_batch, "max_objects": max_objects}
+        for name, value in numbers.items():
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 1):
+                what = "objects" if name == "max_objects" else "frames"
+                raise RdejaxError(f"{name}={value!r}: give a number of {what}, 1 or more")
         self.given = given
         self.model = model
-        self.size = model.settings.size if size is None else size
+        changed = {} if size is None else {"size": size}
+        self.size = dataclasses.replace(model.settings, **changed).size
         self.block = min(model.settings.every, LONGEST_BLOCK)
         self.chunk = chunk
         self.encode_batch = encode_batch
@@ -108,6 +116,7 @@ class Stream:
         self.time = 0
         self.writes = 0
         self.starts: list[int] = []
+        self._broken = ""
 
     @property
     def objects(self) -> list[int]:
@@ -157,9 +166,11 @@ class Stream:
 
         Raises:
           RdejaxError: wrong shapes or types, more objects than `max_objects`; the stream is as it
-            was before.
+            was before. Or an earlier push was broken off, by Ctrl-C or by too little memory, after
+            the device had taken the state: `restore` a saved one, or start another stream.
         """
-        return self.submit(frames, masks, beside).masks()
+        with self._as_before():
+            return self.submit(frames, masks, beside).masks()
 
     def push_probs(
         self,
@@ -168,8 +179,32 @@ class Stream:
         beside: Mapping[str, np.ndarray] | None = None,
     ) -> tuple[UInt8[np.ndarray, "n h w"], Float32[np.ndarray, "n c h w"]]:
         """As `push`, with float32 [n, o + 1, H, W]: background, then `objects` in order."""
-        pending = self.submit(frames, masks, beside, want_probs=True)
-        return pending.masks(), pending.probs()
+        with self._as_before():
+            pending = self.submit(frames, masks, beside, want_probs=True)
+            return pending.masks(), pending.probs()
+
+    @contextlib.contextmanager
+    def _as_before(self) -> Iterator[None]:
+        """If the block does not end, all is as it was; or broken, where the old state is gone."""
+        before = {name: getattr(self, name) for name in _CHANGING}
+        starts = list(self.starts)
+        try:
+            yield
+        except BaseException as error:
+            for name, value in before.items():
+                setattr(self, name, value)
+            self.starts = starts
+            if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state)):
+                reason = (str(error).splitlines() or [""])[0]
+                self._broken = self._broken or reason or type(error).__name__
+            raise
+
+    def _refuse_broken(self) -> None:
+        if self._broken:
+            raise RdejaxError(
+                f"this stream was broken off in the middle of a push ({self._broken}); restore() "
+                "a saved state or start another stream"
+            )
 
     def submit(
         self,
@@ -192,8 +227,14 @@ class Stream:
         Raises:
           RdejaxError: see `push`.
         """
+        self._refuse_broken()
         frames, starts = self._checked(frames, masks or {})
         inputs = _Inputs(frames, ids.checked_beside(beside or {}, len(frames), self.model))
+        with self._as_before():
+            return self._submit(inputs, starts, want_probs)
+
+    def _submit(self, inputs: _Inputs, starts: list[_Start], want_probs: bool) -> Pending:
+        frames = inputs.frames
         if self.geometry is None:
             source = (frames.shape[1], frames.shape[2])
             self.geometry = Geometry.of(source, self.size, self.model.settings.pad)
@@ -217,7 +258,7 @@ class Stream:
         size = (frames.shape[1], frames.shape[2])
         known = set(self.layout.ids) if self.layout else set()
         found: list[tuple[int, np.ndarray, list[int]]] = []
-        for index in sorted(masks):
+        for index in sorted(map(ids.checked_index, masks)):
             mask = ids.checked_mask(index, masks[index], len(frames), size)
             if new := ids.new_ids(mask, known):
                 found.append((index, mask, new))
@@ -331,9 +372,11 @@ class Stream:
         """Writes the state to a file, from which `restore` continues to the same masks.
 
         Raises:
-          RdejaxError: no mask has been given yet, so there is nothing to save.
+          RdejaxError: no mask has been given yet, so there is nothing to save; or the stream is
+            broken, see `push`.
           OSError: the file cannot be written.
         """
+        self._refuse_broken()
         if self.state is None or self.layout is None or self.geometry is None:
             raise RdejaxError("nothing to save: no frame with a mask has been pushed yet")
         about = {
@@ -355,6 +398,7 @@ class Stream:
         """
         arrays, about = save.read_state(path)
         save.check_same(path, about, self._identity())
+        save.check_numbers(path, about)
         layout = Layout.from_dict(about["layout"])
         source = (about["source"][0], about["source"][1])
         geometry = Geometry.of(source, self.size, self.model.settings.pad)
@@ -362,15 +406,16 @@ class Stream:
         fresh = jax.eval_shape(
             partial(start_video, geometry=geometry, groups=layout.groups),
             self.model,
-            jnp.zeros((*source, 3), jnp.uint8),
-            jnp.zeros((total, *source)),
-            jnp.zeros(total, bool),
+            jax.ShapeDtypeStruct((*source, 3), jnp.uint8),
+            jax.ShapeDtypeStruct((total, *source), jnp.float32),
+            jax.ShapeDtypeStruct((total,), bool),
         )[0]
         template = jax.eval_shape(lambda s: self.model.reserve(s, about["writes"]), fresh)
         self.state = save.filled(path, template, arrays)
         self.layout, self.geometry = layout, geometry
         self.time, self.writes = about["time"], about["writes"]
         self.starts = about["starts"]
+        self._broken = ""
         return self
 
     def _identity(self) -> dict[str, Any]:

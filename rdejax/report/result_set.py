@@ -12,6 +12,7 @@ from typing import Any
 
 from rdejax.errors import RdejaxError
 from rdejax.files import read_json
+from rdejax.folders import check_name
 from rdejax.infer.video import DEFAULT_FPS
 from rdejax.io.datasets import VideoSequence, list_files, list_sequences
 from rdejax.io.masks import PAINTING, MaskRules, merged
@@ -195,7 +196,7 @@ def _without_dataset(path: Path, summary: dict[str, Any]) -> tuple[ResultVideo, 
         raise RdejaxError(f"{path}: no folder of masks here; run infer.py first")
     videos = []
     for name, facts in known.items():
-        masks = _masks(path / name, facts.get("frames", 1))
+        masks = _masks(path / check_name(name, path / "summary.json"), facts.get("frames", 1))
         videos.append(ResultVideo(name, masks, facts=facts))
     return tuple(videos)
 

@@ -3,7 +3,8 @@
 One checkpoint holds the train state and a JSON record: step, seed, the resolved configuration,
 versions, validation score, and the data position. The position is a number only: clip i of step s
 depends on (seed, s, i) alone, so the loader starts anywhere and no iterator has a state to save.
-The same holds for the random numbers of augmentation on the device.
+The same holds for the random numbers of augmentation on the device. Checksums of the arrays are in
+the record, for Orbax does not notice every changed byte.
 """
 
 import logging
@@ -15,8 +16,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from rdejax.errors import RdejaxError
+from rdejax.models.checksum import CHECKSUMS, changed, checksums
 
 _STATE, _RECORD, _SCORE = "state", "record", "J&F"
+
+
+class Damaged(RdejaxError):
+    """A checkpoint whose arrays are not those that were saved."""
 
 
 class Checkpoints:
@@ -89,6 +95,7 @@ class Checkpoints:
           record: JSON values.
           score: validation J&F in [0, 1], if these parameters were validated.
         """
+        record = {**record, CHECKSUMS: checksums(state)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -106,7 +113,8 @@ class Checkpoints:
         Raises:
           RdejaxError: it cannot be read.
         """
-        return self._restore(step, record=ocp.args.JsonRestore())[_RECORD]
+        record = self._restore(step, record=ocp.args.JsonRestore())[_RECORD]
+        return {name: value for name, value in record.items() if name != CHECKSUMS}
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of a checkpoint, on any number of devices.
@@ -116,11 +124,24 @@ class Checkpoints:
           like: pytree of `jax.ShapeDtypeStruct` with the shardings wanted.
 
         Raises:
+          Damaged: its checksums are other ones than were noted when it was saved.
           RdejaxError: it cannot be read, or is of another model.
         """
         places = ocp.checkpoint_utils.construct_restore_args(like)
-        state = ocp.args.PyTreeRestore(like, restore_args=places)
-        return self._restore(step, state=state)[_STATE]
+        args = ocp.args.PyTreeRestore(like, restore_args=places)
+        state = self._restore(step, state=args)[_STATE]
+        noted = self._restore(step, record=ocp.args.JsonRestore())[_RECORD].get(CHECKSUMS, {})
+        if parts := changed(noted, state):
+            raise Damaged(
+                f"{self.folder / str(step)}: this checkpoint is damaged, its "
+                f"{', '.join(sorted(parts))} changed since it was saved"
+            )
+        return state
+
+    def remove(self, step: int) -> None:
+        """Removes a checkpoint that is of no use."""
+        self._manager.delete(step)
+        self._scores.pop(step, None)
 
     def wait(self) -> None:
         """Until everything is on the disk."""

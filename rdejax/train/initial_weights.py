@@ -21,7 +21,7 @@ from rdejax.models.weights import (
     shapes_of,
     weights_of,
 )
-from rdejax.models.workdir import read_workdir
+from rdejax.models.workdir import read_averaged
 from rdejax.nn.efficientnet import EfficientNetLite0
 from rdejax.nn.resnet import ResNetTrunk
 from rdejax.train.config import TrainConfig
@@ -66,7 +66,7 @@ def initial_weights(where: str) -> Arrays:
     """
     path = find_weights(where)
     if path.is_dir():
-        return read_workdir(path).arrays
+        return read_averaged(path)
     if path.suffix in (".pth", ".pt", ".pkl", ".tar"):
         arrays = load_state_dict(path)
         return weights_of(convert_state_dict(arrays, source=where, keep_single_object=True))

@@ -1,5 +1,6 @@
 """The training loop: data, step, log, pictures, validation, checkpoints."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
@@ -15,12 +16,13 @@ from rdejax.data.batch import Clip
 from rdejax.data.loader import clip_loader
 from rdejax.data.sources.spec import Source, open_source
 from rdejax.errors import RdejaxError
+from rdejax.folders import locked
 from rdejax.io.datasets import VideoSequence
 from rdejax.models import System
 from rdejax.models.weights import save_weights
 from rdejax.signals import Stopped, StopSignals
 from rdejax.train.agreement import Agreement
-from rdejax.train.checkpoints import Checkpoints, abstract
+from rdejax.train.checkpoints import Checkpoints, Damaged, abstract
 from rdejax.train.config import TrainConfig
 from rdejax.train.initial_weights import build_model
 from rdejax.train.metrics import Window, all_finite, kept
@@ -66,12 +68,19 @@ def train(config: TrainConfig, workdir: Path | str, *, resume: bool = False) -> 
       Path of the exported weights (running average of the parameters).
 
     Raises:
-      RdejaxError: bad data, weights or settings, a work folder of another run, or a loss that is
-        not finite.
+      RdejaxError: bad data, weights or settings, a work folder of another run or one that another
+        run is writing to, or a loss that is not finite.
       Stopped: SIGTERM or SIGINT came; the last step is saved.
     """
     workdir = Path(workdir).absolute()
     start_processes(config.scale)
+    # One process of a run writes; the others share its folder.
+    alone = jax.process_index() == 0
+    with locked(workdir, "--workdir") if alone else contextlib.nullcontext():
+        return _train(config, workdir, resume=resume)
+
+
+def _train(config: TrainConfig, workdir: Path, *, resume: bool) -> Path:
     mesh = make_mesh(config.batch, config.scale.accumulate)
     sources = [open_source(spec, skip_bad=config.skip_bad) for spec in config.data]
     sequences = validation_sequences(config.validate) if config.validate.every else []
@@ -80,8 +89,8 @@ def train(config: TrainConfig, workdir: Path | str, *, resume: bool = False) -> 
         if first and measures_differently(checkpoints.record(first)["config"], config):
             checkpoints.forget_scores()
         active = jax.process_index() == 0
+        model, state, first = _start(config, mesh, checkpoints, first, notes)
         batches = _load(config, sources, first)
-        model, state = _start(config, mesh, checkpoints, first)
         if active:
             record_start(workdir, config, first)
         monitor = Monitor(workdir, first=first, total=config.steps, active=active)
@@ -114,18 +123,33 @@ def _load(config: TrainConfig, sources: list[Source], first: int) -> Batches:
 
 
 def _start(
-    config: TrainConfig, mesh: Mesh, checkpoints: Checkpoints, first: int
-) -> tuple[System, TrainState]:
-    """The model, which lends its structure, and the state at step `first`, on the mesh."""
+    config: TrainConfig, mesh: Mesh, checkpoints: Checkpoints, first: int, notes: list[str]
+) -> tuple[System, TrainState, int]:
+    """The model, which lends its structure, the state at step `first`, on the mesh, and that step.
+
+    A damaged checkpoint gives way to the one before it, of which `notes` tell.
+
+    Raises:
+      Damaged: there is none before it.
+    """
     fsdp = config.scale.fsdp
     if first == 0:
         active = jax.process_index() == 0
         model = build_model(config, tell=note if active else lambda text: None)
-        return model, shard_state(init_state(model, config)[1], mesh, fsdp=fsdp)
+        return model, shard_state(init_state(model, config)[1], mesh, fsdp=fsdp), 0
     model = create_system(config)
     shapes = jax.eval_shape(lambda: init_state(model, config)[1])
     like = abstract(shapes, state_shardings(shapes, mesh, fsdp=fsdp))
-    return model, checkpoints.restore(first, like)
+    while True:
+        try:
+            return model, checkpoints.restore(first, like), first
+        except Damaged as error:
+            earlier = [step for step in checkpoints.steps if step < first]
+            if not earlier:
+                raise
+            notes.append(f"{error}; it was removed, continuing from step {earlier[-1]}")
+            checkpoints.remove(first)
+            first = earlier[-1]
 
 
 @dataclasses.dataclass

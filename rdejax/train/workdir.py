@@ -139,9 +139,11 @@ def record_start(workdir: Path, config: TrainConfig, first: int) -> None:
     write_json(workdir / "environment.json", environment())
     log = workdir / "log.jsonl"
     if log.is_file():
-        lines = log.read_text("utf-8").splitlines()
+        lines = log.read_text("utf-8", "replace").splitlines()
         temporary = log.with_suffix(".partial")
-        temporary.write_text("".join(f"{line}\n" for line in lines if _logged_by(line, first)))
+        temporary.write_text(
+            "".join(f"{line}\n" for line in lines if _logged_by(line, first)), "utf-8"
+        )
         os.replace(temporary, log)
 
 
@@ -164,7 +166,16 @@ def _commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(root),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,0 +1,117 @@
+"""Folders that results go to: who may write, what stays untouched, what kills leave behind."""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+
+from rdejax.errors import RdejaxError
+from rdejax.files import temporary_name
+
+# What the programs put beside the folders of sequences, with all that ends in .json.
+_OWN = ("unfinished", "report.html")
+_LEFT_BY_A_KILL = re.compile(r"\.(?P<stem>.+)\.tmp-\d+(?P<suffix>\.\w+)?")
+
+
+def check_name(name: str, where: str | Path) -> str:
+    """A name that is to become a file or folder of that name inside another one.
+
+    Args:
+      name: as some list or file gives it.
+      where: what gives it, for the message.
+
+    Returns:
+      The name.
+
+    Raises:
+      RdejaxError: it would lead elsewhere, hide, or take the place of a program's own file.
+    """
+    own = name in _OWN or name.lower().endswith(".json")
+    if own or not name or name.startswith(".") or not {"/", "\0"}.isdisjoint(name):
+        why = (
+            "is what the programs call a file of their own"
+            if own
+            else "leads out of its folder or is hidden"
+        )
+        raise RdejaxError(
+            f"{where}: {name!r} cannot be the name of a sequence, for it {why}; rename it"
+        )
+    return name
+
+
+def lying_in(inputs: Iterable[Path], written: Iterable[Path]) -> Path | None:
+    """The first input that is, or lies in, something that will be written or removed; or None.
+
+    Links are followed on both sides.
+    """
+    targets = {Path(os.path.realpath(path)) for path in written}
+    for given in inputs:
+        place = Path(os.path.realpath(given))
+        if not targets.isdisjoint((place, *place.parents)):
+            return given
+    return None
+
+
+@contextlib.contextmanager
+def locked(folder: Path, option: str = "--output") -> Iterator[None]:
+    """Keeps a folder, which is made if missing, for this run alone while the block runs.
+
+    The system gives the lock back when a process ends, however it ends. It lies on the folder
+    itself and so leaves no file. File systems that know no such locks are used without.
+
+    Args:
+      folder: to be written to.
+      option: what names the folder on the command line, for the messages.
+
+    Raises:
+      RdejaxError: another run is writing there, or it is a file.
+      OSError: it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RdejaxError(f"{folder}: is a file; {option} must be a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RdejaxError(
+                f"{folder}: another run is writing here; wait for its end or choose another "
+                f"{option}"
+            ) from None
+        except OSError:  # a network file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def discard(path: Path) -> None:
+    """Removes a file or folder, if it is there; its name is gone at once, whatever kills us."""
+    if path.is_dir() and not path.is_symlink():
+        hidden = temporary_name(path)
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.replace(path, hidden)
+        shutil.rmtree(hidden)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, names: Container[str] | None = None) -> None:
+    """Removes what killed runs left half written or half removed; call it under `locked`.
+
+    Args:
+      folder: where; it may be missing.
+      names: only what stood for these; None: everything, in folders that are the program's own.
+    """
+    for item in folder.iterdir() if folder.is_dir() else ():
+        match = _LEFT_BY_A_KILL.fullmatch(item.name)
+        if match is None or not (names is None or match["stem"] + (match["suffix"] or "") in names):
+            continue
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        else:
+            item.unlink(missing_ok=True)

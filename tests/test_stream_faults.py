@@ -1,0 +1,202 @@
+"""Streams after wrong input, Ctrl-C and too little memory, and from files that were changed."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+import rdejax
+from rdejax.errors import RdejaxError
+from rdejax.models import System, create
+from rdejax.propagate import stream as stream_module
+
+SIZES = {"key_channels": 4, "value_channels": 32, "decoder_widths": [16, 8, 8]}
+FRAMES = np.random.default_rng(0).integers(0, 255, (6, 32, 48, 3), np.uint8)
+MASK = np.zeros((32, 48), np.uint8)
+MASK[4:20, 4:20] = 3
+LATER = np.zeros((32, 48), np.uint8)
+LATER[10:30, 24:44] = 7
+
+
+@pytest.fixture(scope="module")
+def model() -> System:
+    return create("rde-lite", config=SIZES, size=None)
+
+
+@pytest.fixture(scope="module")
+def unbroken(model) -> np.ndarray:
+    stream = rdejax.stream(model)
+    return np.concatenate([stream.push(FRAMES[:3], {0: MASK}), stream.push(FRAMES[3:], {1: LATER})])
+
+
+def facts(stream):
+    return (stream.time, stream.writes, stream.objects, list(stream.starts), stream.geometry)
+
+
+@pytest.mark.parametrize(
+    ("frames", "masks"),
+    [
+        (FRAMES[:3, :30], {0: MASK}),
+        (FRAMES[:3], {0: MASK, 1: None}),
+        (FRAMES[:3], {0: MASK, 1: "text"}),
+        (FRAMES[:3], {0: MASK, 1: np.full(MASK.shape, np.nan)}),
+        (FRAMES[:3], {0: MASK, 1: [[1, 2], [3]]}),
+        (FRAMES[:3], {0: MASK, 0.7: MASK}),
+        (FRAMES[:3], {0: MASK, "1": MASK}),
+        ([[1], [2, 3]], {0: MASK}),
+        (None, {0: MASK}),
+    ],
+)
+def test_a_refused_push_changes_nothing(model, unbroken, frames, masks) -> None:
+    stream = rdejax.stream(model)
+    before = facts(stream)
+    with pytest.raises(RdejaxError):
+        stream.push(frames, masks)
+    assert facts(stream) == before
+    stream.push(FRAMES[:3], {0: MASK})
+    before = facts(stream)
+    with pytest.raises(RdejaxError):
+        stream.push(frames, {k: LATER if v is MASK else v for k, v in masks.items()}, {"x": 1})
+    assert facts(stream) == before
+    np.testing.assert_array_equal(stream.push(FRAMES[3:], {1: LATER}), unbroken[3:])
+
+
+@pytest.mark.parametrize(
+    "mask", [None, "text", np.full(MASK.shape, np.nan), [[1, 2], [3]], {0.7: MASK}, {0: None}, 3]
+)
+def test_masks_that_are_none(model, mask) -> None:
+    with pytest.raises(RdejaxError):
+        rdejax.segment_video(model, FRAMES, mask)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": -5},
+        {"size": 2.5},
+        {"chunk": 2.5},
+        {"chunk": 0},
+        {"chunk": True},
+        {"max_objects": 0},
+    ],
+)
+def test_options_are_checked(model, options) -> None:
+    with pytest.raises(RdejaxError, match=f"{next(iter(options))}="):
+        rdejax.stream(model, **options)
+
+
+@pytest.mark.parametrize("name", ["start_video", "segment_blocks", "add_objects"])
+def test_what_fails_before_the_device_took_the_state_changes_nothing(
+    model, unbroken, monkeypatch, name
+) -> None:
+    def fail(*arguments, **options):
+        raise KeyboardInterrupt
+
+    stream = rdejax.stream(model)
+    if name != "start_video":
+        stream.push(FRAMES[:3], {0: MASK})
+    before = facts(stream)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stream_module, name, fail)
+        stream.push(FRAMES[stream.time :][:1], {0: LATER} if name != "segment_blocks" else None)
+    assert facts(stream) == before
+    if name == "start_video":
+        stream.push(FRAMES[:3], {0: MASK})
+    np.testing.assert_array_equal(stream.push(FRAMES[3:], {1: LATER}), unbroken[3:])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("RESOURCE_EXHAUSTED: memory")])
+def test_a_stream_broken_off_says_so_and_takes_up_a_saved_state(
+    model, unbroken, monkeypatch, tmp_path, error
+) -> None:
+    stream = rdejax.stream(model)
+    stream.push(FRAMES[:3], {0: MASK})
+    stream.save(tmp_path / "state.safetensors")
+    real = stream_module.segment_blocks
+
+    def fail(*arguments, **options):
+        real(*arguments, **options)
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(stream_module, "segment_blocks", fail)
+        stream.push(FRAMES[3:4])
+    for call in (lambda: stream.push(FRAMES[3:4]), lambda: stream.save(tmp_path / "other")):
+        with pytest.raises(RdejaxError, match=r"broken off.*restore\(\).*start another"):
+            call()
+    stream.restore(tmp_path / "state.safetensors")
+    np.testing.assert_array_equal(stream.push(FRAMES[3:], {1: LATER}), unbroken[3:])
+
+
+def change(path, edit) -> None:
+    """Edits a saved stream: arrays by name, and what else it holds."""
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["stream"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    changed = edit(arrays, about)
+    save_file(arrays, path, {"stream": json.dumps(about if changed is None else changed)})
+
+
+def to_nan(arrays, about) -> None:
+    name = next(n for n, a in arrays.items() if a.dtype == np.float32 and a.size)
+    arrays[name].reshape(-1)[0] = np.nan
+
+
+def to_half(arrays, about) -> None:
+    for name, array in arrays.items():
+        arrays[name] = array.astype(np.float16) if array.dtype == np.float32 else array
+
+
+EDITS = {
+    "negative time": lambda arrays, about: about.update(time=-1),
+    "time as text": lambda arrays, about: about.update(time="3"),
+    "no time": lambda arrays, about: about.__delitem__("time"),
+    "many writes": lambda arrays, about: about.update(writes=10**9),
+    "starts to come": lambda arrays, about: about.update(starts=[99]),
+    "starts as a number": lambda arrays, about: about.update(starts=3),
+    "no source": lambda arrays, about: about.update(source=None),
+    "three sides": lambda arrays, about: about.update(source=[1, 2, 3]),
+    "huge source": lambda arrays, about: about.update(source=[10**5, 10**5]),
+    "no layout": lambda arrays, about: about.update(layout=[]),
+    "many groups": lambda arrays, about: about["layout"].update(groups=10**6),
+    "ids as a list": lambda arrays, about: about["layout"].update(ids=[1]),
+    "id that is no number": lambda arrays, about: about["layout"].update(ids={"x": 0}),
+    "slot outside": lambda arrays, about: about["layout"].update(ids={"3": 200}),
+    "no object": lambda arrays, about: about.update(layout=[]),
+    "a list": lambda arrays, about: [1],
+    "other settings": lambda arrays, about: about.update(settings=3),
+    "NaN": to_nan,
+    "halves": to_half,
+    "an array less": lambda arrays, about: arrays.__delitem__(next(iter(arrays))),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_changed_state_is_refused(model, saved, tmp_path, name) -> None:
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(saved)
+    change(path, EDITS[name])
+    stream = rdejax.stream(model)
+    before = facts(stream)
+    with pytest.raises(RdejaxError, match=r"state\.safetensors"):
+        stream.restore(path)
+    assert facts(stream) == before
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("saved") / "state"
+    stream = rdejax.stream(model)
+    stream.push(FRAMES[:3], {0: MASK})
+    stream.save(path)
+    assert [item.name for item in path.parent.iterdir()] == ["state"]
+    return path.read_bytes()
+
+
+def test_a_state_cannot_be_saved_nowhere(model, tmp_path) -> None:
+    stream = rdejax.stream(model)
+    stream.push(FRAMES[:3], {0: MASK})
+    with pytest.raises(OSError, match="No such file or directory"):
+        stream.save(tmp_path / "none" / "state")
