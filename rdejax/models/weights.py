@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from rdejax.errors import RdejaxError
 from rdejax.files import atomic
 from rdejax.models.protocol import System
-from rdejax.models.registry import names, outline
+from rdejax.models.registry import find_system, names, outline
 from rdejax.models.settings import Settings
 from rdejax.nn.layers import Frozen
 
@@ -205,7 +205,9 @@ def read_model(path: str | os.PathLike) -> StoredModel:
     return StoredModel(
         system=metadata["arch"],
         config=json.loads(metadata["config"]),
-        settings=Settings.from_dict(json.loads(metadata["settings"])),
+        settings=find_system(metadata["arch"]).default_settings.from_dict(
+            json.loads(metadata["settings"])
+        ),
         arrays=arrays,
         source=str(path),
     )

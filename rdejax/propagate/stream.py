@@ -290,7 +290,7 @@ class Stream:
                 groups=layout.groups,
             )
         else:
-            memorize = self.model.memorizes(self.time, self.starts)
+            memorize = self.model.memorizes(self.time, (*self.starts, self.time))
             self.writes += memorize
             self.state = self.model.reserve(with_groups(self.state, layout.groups), self.writes)
             self.state, (label, prob) = add_objects(
