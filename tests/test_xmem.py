@@ -1,6 +1,8 @@
 """XMem: its sensory memory and schedule, late objects, exactness, training; at tiny sizes."""
 
 import json
+import runpy
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from rdejax.propagate.stream import Stream
 from rdejax.train.clip_loss import clip_loss
 from rdejax.train.config import LossConfig
 from rdejax.train.objectives.unroll import UnrollObjective, unroll
+from rdejax.train.system import objective_of
 
 TINY = {
     "key_depth": 18,
@@ -297,7 +300,7 @@ def test_a_late_object_waits_for_a_deep_update_that_is_not_due(video) -> None:
 
 def test_settings_are_kept_with_the_weights(model, tmp_path) -> None:
     changed = system(deep_update_every=3, enable_long_term_count_usage=False)
-    save_weights(changed, tmp_path / "a.safetensors")
+    save_weights(tmp_path / "a.safetensors", changed)
     loaded = rdejax.load_model(str(tmp_path / "a.safetensors"))
     assert loaded.settings == changed.settings and loaded.settings.deep_update_every == 3
     again = rdejax.load_model(str(tmp_path / "a.safetensors"), deep_update_every=-1, every=5)
@@ -306,6 +309,31 @@ def test_settings_are_kept_with_the_weights(model, tmp_path) -> None:
         system(deep_update_every=-2)
     with pytest.raises(RdejaxError, match="'deep_updates' is unknown"):
         system(deep_updates=3)
+
+
+def test_other_rules_get_keys_without_shrinkage_and_selection(video) -> None:
+    frames, mask = video
+    model = create("xmem", config=TINY, every=2, memory="average")
+    assert np.isfinite(probabilities(model, frames[:5], mask)).all()
+
+
+def test_recipes() -> None:
+    """Steps, batch, drop of the rate and clip of each stage as published."""
+    known = {}
+    for stage in range(4):
+        path = Path(__file__).parents[1] / "configs" / f"xmem_stage{stage}.py"
+        config = runpy.run_path(str(path))["config"]
+        assert config.system == "xmem" and config.loss.slot_dice == config.clip.frames - 1
+        assert config.optimizer.name == "adamw" and config.optimizer.weight_decay == 0.05
+        assert objective_of(config) == UnrollObjective(reduce="sum")
+        at = config.optimizer.decay_at
+        known[stage] = (config.batch, config.steps, at, config.clip.frames, config.clip.objects)
+    assert known == {
+        0: (16, 150_000, (), 3, 1),
+        1: (8, 250_000, (200_000,), 8, 3),
+        2: (8, 160_000, (120_000,), 8, 3),
+        3: (8, 110_000, (80_000,), 8, 3),
+    }
 
 
 def test_published_settings() -> None:

@@ -84,6 +84,7 @@ class XMemMemory(MemoryRule):
     """
 
     recurrent = True
+    anisotropic = True
     trained_with = {
         "top_k": None,
         "enable_long_term": False,

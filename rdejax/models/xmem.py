@@ -88,7 +88,8 @@ class XMem(Matching):
 
     The STCN body with keys that have shrinkage and selection, a sensory memory that a gated unit
     updates in every frame, and the working and long-term memory of the rule "xmem". Its query value
-    is the stride-16 feature itself.
+    is the stride-16 feature itself. Other rules can take the memory's place; those that do not take
+    shrinkage and selection get the keys without.
 
     In training (where `start` gets a key) a frame reads the first frame and two random others, and
     a memorised frame has a deep update with probability 0.2, on top of the decoder's.
@@ -140,7 +141,9 @@ class XMem(Matching):
         """Features of normalised frames whose sides are multiples of 16."""
         del inside, beside
         f4, f8, f16 = self.key_encoder(frames)
-        return MatchingFeatures(frames, f4, f8, f16, key=self.key_proj(f16), query_value=f16)
+        key = self.key_proj(f16)
+        key = key if self.memory.anisotropic else key.key
+        return MatchingFeatures(frames, f4, f8, f16, key=key, query_value=f16)
 
     def start(
         self,
@@ -312,4 +315,4 @@ class XMem(Matching):
 
 
 def _objects(x: Float[Array, "g s h w c"]) -> Float[Array, "o h w c"]:
-    return x.reshape(-1, *x.shape[2:])
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])  # not -1: hidden_dim may be 0
