@@ -183,7 +183,7 @@ class XMem(Matching):
         given: dict[str, Array] | None = None,
     ) -> XMemSystemState:
         """State with groups of new objects, whose first masks are in this frame."""
-        added = super().add(state, features, probs, new, given)
+        added: Any = super().add(state, features, probs, new, given)
         if self.synchronised:
             return added
         # Deep updates of all objects go together: the new ones have had one if one was due.
@@ -247,14 +247,15 @@ class XMem(Matching):
 
         In training from frames drawn at random; there usage is of no use and is not counted.
         """
+        read: Any = super().read
         if state.key is None:
-            return super().read(state, features)
+            return read(state, features)
         key, draw = jnp.unstack(jax.vmap(jax.random.split)(state.key), axis=1)
-        seen = state
-        if isinstance(self.memory, XMemMemory):
-            memory = jax.vmap(self.memory.drawn)(state.memory, draw)
+        seen, rule = state, self.memory
+        if isinstance(rule, XMemMemory):
+            memory = jax.vmap(rule.drawn)(state.memory, draw)
             seen = state.replace(memory=memory)  # type: ignore[attr-defined]
-        _, readout = super().read(seen, features)
+        _, readout = read(seen, features)
         return state.replace(key=key), readout  # type: ignore[attr-defined]
 
     def decode(
@@ -292,7 +293,7 @@ class XMem(Matching):
         self, state: XMemSystemState, entry: Entry, groups: Bool[Array, " g"] | None = None
     ) -> XMemSystemState:
         """State after an encoded frame is written to memory, with its deep update."""
-        state = super().write(state, entry, groups)
+        written: Any = super().write(state, entry, groups)
         key = state.key
         if key is not None:
             # Drawn for the clip, hence for all its objects together.
@@ -311,7 +312,7 @@ class XMem(Matching):
             (self.deep_update(entry.value, old), jnp.zeros_like(state.since)),
             (state.hidden, state.since),
         )
-        return state.replace(hidden=hidden, since=since, key=key)  # type: ignore[attr-defined]
+        return written.replace(hidden=hidden, since=since, key=key)
 
 
 def _objects(x: Float[Array, "g s h w c"]) -> Float[Array, "o h w c"]:
