@@ -32,6 +32,11 @@ def _fill() -> Any:
     return module.fill
 
 
+def fill(name: str, shape: Any) -> np.ndarray:
+    """One entry of a reference state dict, see data/fill.py."""
+    return _fill()(name, shape)
+
+
 @functools.cache
 def manifest() -> dict[str, Any]:
     """`state_dicts[net]`: name -> shape, in order; `num_parameters[net]`."""

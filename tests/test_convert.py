@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers_reference import NETS, SWEM_NETS, filled_model, filled_state_dict, manifest
+from helpers_xmem import XMEM_NETS, xmem_shapes
 
 import rdejax
 from rdejax.convert import convert_state_dict, load_imagenet_trunk, load_state_dict
@@ -319,19 +320,60 @@ def test_stm(tmp_path):
         convert_state_dict(small_state_dict("stm"), arch="stcn")
 
 
-@pytest.mark.parametrize(
-    "name,system",
-    [
-        ("key_proj.d_proj.weight", "xmem"),
-    ],
-)
-def test_planned_architectures_say_so(name, system):
-    with pytest.raises(RdejaxError, match=f"checkpoint of {system}, which is not supported yet"):
-        convert_state_dict({name: np.zeros(1), "key_encoder.res2.0.x": np.zeros(1)})
-    with pytest.raises(RdejaxError, match=f"--arch {system} is not supported yet"):
-        convert_state_dict({name: np.zeros(1)}, arch=system)
+@pytest.mark.parametrize("net", XMEM_NETS)
+def test_xmem(net):
+    """Full size, told by its names; a single-object network gets its channel of the others."""
+    rng = np.random.default_rng(0)
+    # Only entries that are looked at hold numbers; the others take no memory.
+    state_dict = {n: np.broadcast_to(np.float32(0), s) for n, s in xmem_shapes(net).items()}
+    pairs = {
+        "key_encoder/layer1/0/downsample/conv/kernel": "key_encoder.res2.0.downsample.0.weight",
+        "key_proj/key/kernel": "key_proj.key_proj.weight",
+        "key_proj/shrinkage/kernel": "key_proj.d_proj.weight",
+        "key_proj/selection/kernel": "key_proj.e_proj.weight",
+        "value_encoder/trunk/conv1/kernel": "value_encoder.conv1.weight",
+        "value_encoder/block1/conv1/kernel": "value_encoder.fuser.block1.conv1.weight",
+        "value_encoder/deep_update/transform/kernel": (
+            "value_encoder.hidden_reinforce.transform.weight"
+        ),
+        "decoder/fuser/block1/downsample/kernel": "decoder.fuser.block1.downsample.weight",
+        "decoder/fuser/attention/spatial/kernel": (
+            "decoder.fuser.attention.SpatialGate.spatial.conv.weight"
+        ),
+        "decoder/hidden_update/g4_conv/kernel": "decoder.hidden_update.g4_conv.weight",
+        "decoder/hidden_update/gate/transform/kernel": "decoder.hidden_update.transform.weight",
+        "decoder/up_16_8/out_conv/downsample/kernel": "decoder.up_16_8.out_conv.downsample.weight",
+    }
+    pairs = {ours: theirs for ours, theirs in pairs.items() if theirs in state_dict}
+    assert len(pairs) == (9 if net == "xmem_no_sensory" else 12)
+    for theirs in pairs.values():
+        state_dict[theirs] = rng.standard_normal(state_dict[theirs].shape, np.float32)
+    model = convert_state_dict(state_dict, top_k=20, deep_update_every=3)
+    assert model.name == "xmem" and not model.config.single_object
+    assert model.config.hidden_dim == (0 if net == "xmem_no_sensory" else 64)
+    assert (model.config.key_channels, model.config.value_channels) == (64, 512)
+    assert model.settings.deep_update_every == 3 and model.memory.top_k == 20
+    weights = weights_of(model)
+    for ours, theirs in pairs.items():
+        want = state_dict[theirs].transpose(2, 3, 1, 0)
+        if net == "xmem_single_object" and theirs == "value_encoder.conv1.weight":
+            want = np.pad(want, ((0, 0), (0, 0), (0, 1), (0, 0)))
+        np.testing.assert_array_equal(weights[ours], want, err_msg=ours)
+
+
+def test_xmem_that_lacks_a_part_is_refused():
+    shapes = xmem_shapes("xmem")
+    state_dict = {n: np.broadcast_to(np.float32(0), s) for n, s in shapes.items()}
+    del state_dict["key_proj.e_proj.weight"]
+    with pytest.raises(RdejaxError, match="missing key_proj.e_proj.weight"):
+        convert_state_dict(state_dict)
+    with pytest.raises(RdejaxError, match="unexpected key_proj.d_proj"):
+        convert_state_dict(state_dict, arch="stcn")
+
+
+def test_unknown_architectures_are_refused():
     with pytest.raises(RdejaxError, match="--arch vos is not known; choose one of rde, stcn"):
-        convert_state_dict({name: np.zeros(1)}, arch="vos")
+        convert_state_dict({"key_encoder.res2.0.x": np.zeros(1)}, arch="vos")
 
 
 def test_not_finite_weights_are_named():
@@ -473,7 +515,7 @@ def test_half_precision_file(tmp_path):
     [
         (["types_zip.pth", "--output", "{}/o"], "not a network that is known"),
         (["nan.pth", "--output", "{}/o"], "parameter bad holds NaN"),
-        (["types_zip.pth", "--output", "{}/o", "--arch", "xmem"], "xmem is not supported yet"),
+        (["types_zip.pth", "--output", "{}/o", "--arch", "vos"], "--arch vos is not known"),
         (["types_zip.pth", "--output", "{}/o.pth"], "name the output .safetensors"),
         (["none.pth", "--output", "{}/o"], "no such file"),
     ],

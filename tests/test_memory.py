@@ -32,6 +32,17 @@ RULES = (
     ("merge", {"budget_frames": 1, "threshold": 0.4, "first": True, "top_k": None}),
     ("replace", {}),
     ("replace", {"trigger": 0.6, "first": True, "top_k": None}),
+    ("xmem", {"enable_long_term": False}),
+    (
+        "xmem",
+        {
+            "min_mid_term_frames": 2,
+            "max_mid_term_frames": 3,
+            "num_prototypes": 4,
+            "max_long_term_elements": 6,
+            "top_k": None,
+        },
+    ),
 )
 
 

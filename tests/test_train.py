@@ -22,6 +22,7 @@ from rdejax.train.losses import (
     cross_entropy,
     dice_loss,
     lovasz_loss,
+    slot_dice_loss,
     soft_iou_loss,
 )
 from rdejax.train.objectives.rde import RDEObjective
@@ -102,6 +103,10 @@ def test_dice_and_lovasz() -> None:
         assert float(loss(truth, labels, ~valid)) == 0
     half = truth * 0.5
     assert float(dice_loss(half, labels, valid)) == pytest.approx(1 - 8 / 12, rel=1e-5)
+    # With 1 in numerator and denominator; a slot without an object has no loss, but counts.
+    assert float(slot_dice_loss(half, labels)) == pytest.approx(1 - 9 / 13, rel=1e-5)
+    with_empty = jnp.concatenate([half, 0 * half])
+    assert float(slot_dice_loss(with_empty, labels)) == pytest.approx((1 - 9 / 13) / 2, rel=1e-5)
     # For hard predictions the Lovasz extension is the Jaccard loss itself.
     wrong = truth.at[0, 0, 0].set(0.0).at[0, 3, :2].set(1.0)
     jaccard = 1 - 7 / 10

@@ -22,7 +22,7 @@ class Arguments:
     output: Annotated[Path, tyro.conf.arg(metavar="DEST")]
     """A .safetensors file, or a folder, which gets weights.safetensors. Either is a path for
     rdejax.load_model and infer.py --checkpoint."""
-    arch: Annotated[str | None, tyro.conf.arg(metavar="rde|stcn|swem|stm")] = None
+    arch: Annotated[str | None, tyro.conf.arg(metavar="rde|stcn|swem|xmem|stm")] = None
     """Architecture; told by the parameter names unless given."""
     half: bool = False
     """Store float16: half the size, relative error up to 5e-4."""

@@ -12,11 +12,6 @@ from rdejax.errors import RdejaxError
 
 StateDict = Mapping[str, np.ndarray]
 
-# Systems whose checkpoints are recognised, but not converted yet, and a name only they have.
-PLANNED = {
-    "xmem": r"key_proj\.[de]_proj\..*",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Arch:
@@ -109,6 +104,24 @@ def _swem_settings(state_dict: StateDict) -> dict[str, Any]:
     return {"top_l": (layer.shape[1] - 2 * layer.shape[0]) // 2}
 
 
+_XMEM: tuple[Rule, ...] = (
+    (r"^key_proj/key$", "key_proj/key_proj"),
+    (r"^key_proj/shrinkage$", "key_proj/d_proj"),
+    (r"^key_proj/selection$", "key_proj/e_proj"),
+    (r"^value_encoder/deep_update/", "value_encoder/hidden_reinforce/"),
+    (r"^decoder/hidden_update/gate/", "decoder/hidden_update/"),
+)
+
+
+def _xmem_config(state_dict: StateDict) -> dict[str, Any]:
+    gates = _width(state_dict, "decoder.hidden_update.transform.weight", 0)
+    return {
+        **_body_config(state_dict),
+        "value_channels": _width(state_dict, "value_encoder.fuser.block1.conv1.weight", 512),
+        "hidden_dim": gates // 3,
+    }
+
+
 _STM: tuple[Rule, ...] = (
     (r"^(key_encoder|value_encoder/trunk)/layer(\d)/", lambda m: f"{m[1]}/res{int(m[2]) + 1}/"),
     (r"^value_encoder/(key|value)$", lambda m: f"KV_M_r4/{m[1].capitalize()}"),
@@ -151,6 +164,7 @@ ARCHS = {
         _swem_settings,
         ignore=r"(key|value)_encoder\.(mean|std)",
     ),
+    "xmem": Arch("xmem", (*_BODY, *_XMEM), _xmem_config, lambda state_dict: {}),
     "stm": Arch(
         "stm", _STM, _stm_config, lambda state_dict: {}, ignore=r"Encoder_[MQ]\.(mean|std)"
     ),
@@ -171,26 +185,21 @@ def find_arch(name: str) -> Arch:
     """The architecture called `name`.
 
     Raises:
-      RdejaxError: it is not known, or not supported yet.
+      RdejaxError: it is not known.
     """
     if name in ARCHS:
         return ARCHS[name]
-    state = "is not supported yet" if name in PLANNED else "is not known"
-    raise RdejaxError(f"--arch {name} {state}; choose one of {', '.join(ARCHS)}")
+    raise RdejaxError(f"--arch {name} is not known; choose one of {', '.join(ARCHS)}")
 
 
 def detect_arch(names: Collection[str], source: str) -> str:
     """The architecture that parameter names tell of.
 
     Raises:
-      RdejaxError: none, or one that is not supported yet.
+      RdejaxError: none that is known.
     """
-    for name, pattern in PLANNED.items():
-        if any(re.fullmatch(pattern, n) for n in names):
-            raise RdejaxError(
-                f"{source}: looks like a checkpoint of {name}, which is not supported yet; "
-                f"give one of {', '.join(ARCHS)}"
-            )
+    if any(re.match(r"key_proj\.[de]_proj\.", n) for n in names):
+        return "xmem"
     if any(n.startswith("mem_compress.") for n in names):
         return "rde"
     if any(n.startswith("swem_core.") for n in names):

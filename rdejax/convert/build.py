@@ -34,14 +34,14 @@ def convert_state_dict(
 
     Args:
       state_dict: arrays by PyTorch name, in PyTorch's layouts.
-      arch: "rde", "stcn", "swem" or "stm"; default: told by the names.
+      arch: "rde", "stcn", "swem", "xmem" or "stm"; default: told by the names.
       source: where it comes from, for messages.
       keep_single_object: leave a single-object value encoder (four input channels) as it is; by
         default it gets a fifth channel of zeros and can be run on several objects.
       **settings: overrides of the system's settings, see `rdejax.load_model`.
 
     Raises:
-      RdejaxError: unknown or unsupported architecture; parameters missing, unexpected, of the wrong
+      RdejaxError: unknown architecture; parameters missing, unexpected, of the wrong
         shape (all are named) or not finite.
     """
     chosen = find_arch(arch or detect_arch(state_dict, source))

@@ -57,6 +57,40 @@ def similarity(
     return SIMILARITIES[name](query.astype(jnp.float32), key.astype(jnp.float32))
 
 
+def anisotropic_l2(
+    query: Float[Array, "q c"],
+    selection: Float[Array, "q c"] | None,
+    key: Float[Array, "m c"],
+    shrinkage: Float[Array, " m"],
+) -> Float[Array, "q m"]:
+    """-s_m sum_c e_qc (k_mc - k_qc)^2 / sqrt(c), in float32 (XMem, ECCV 2022).
+
+    Written as two matrix products, as in the public code:
+    s_m / sqrt(c) (-(k_m^2).e_q + 2 k_m.(e_q k_q) - sum_c e_qc k_qc^2). The last term is the same
+    for all memory positions, but it is multiplied by s_m, so it does not cancel in the softmax.
+
+    Args:
+      query: query keys.
+      selection: weight of each channel for each query, e. None: all 1, and without the last term,
+        which the public code leaves out then.
+      key: memory keys.
+      shrinkage: of the memory positions, s.
+    """
+    query, key = query.astype(jnp.float32), key.astype(jnp.float32)
+
+    def product(a: Array, b: Array) -> Array:
+        # Squares cancel: rounded operands (bfloat16, TF32) would leave nothing of small distances.
+        return jnp.matmul(a, b.T, precision=lax.Precision.HIGHEST)
+
+    if selection is None:
+        distance = jnp.sum(key * key, axis=-1) - 2.0 * product(query, key)
+    else:
+        weight = selection.astype(jnp.float32)
+        distance = product(weight, key * key) - 2.0 * product(weight * query, key)
+        distance += jnp.sum(weight * query * query, axis=-1, keepdims=True)
+    return -distance * (shrinkage.astype(jnp.float32) / jnp.sqrt(jnp.float32(key.shape[-1])))
+
+
 def softmax_weights(
     affinity: Float[Array, "q m"], multiplicity: Int[Array, " m"]
 ) -> Float[Array, "q m"]:

@@ -93,6 +93,8 @@ class MemoryRule(nnx.Module):
       features: channels that `read` gives after the values; systems with no use for them cut them.
       recurrent: whether `read` changes the state (it counts usage, say). Such a rule reads one real
         frame at a time, n = 1, in the order of time; others read a whole block at once.
+      anisotropic: whether it takes keys with shrinkage and selection
+        (`rdejax.nn.xmem.AnisotropicKey`); others get XMem's keys without.
       trained_with: settings that training puts in place of the rule's own, by name, such as a full
         softmax in place of a top-k.
       similarity: how `read` compares keys, by its name in `rdejax.memory.affinity`; a bank that
@@ -104,6 +106,7 @@ class MemoryRule(nnx.Module):
     object_inputs: tuple[str, ...] = ()
     features: int = 0
     recurrent: bool = False
+    anisotropic: bool = False
     trained_with: Mapping[str, Any] = MappingProxyType({})
     similarity: str = "l2"
     keeps_frames: bool = False

@@ -8,7 +8,7 @@ from flax import nnx
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import MemoryRule
-from rdejax.registry import Registry
+from rdejax.registry import C, Registry
 
 _RULES = Registry[MemoryRule]("memory rule", "rdejax.memory", files=True)
 _KINDS: dict[Any, str] = {
@@ -20,7 +20,7 @@ _KINDS: dict[Any, str] = {
 }
 
 
-def register(name: str) -> Callable[[type[MemoryRule]], type[MemoryRule]]:
+def register(name: str) -> Callable[[C], C]:
     """Class decorator: makes a `MemoryRule` known by `name` to configurations and command lines."""
     return _RULES.register(name)
 

@@ -164,6 +164,24 @@ class System(nnx.Module):
         """
         raise NotImplementedError
 
+    def given_beside(
+        self,
+        probs: Float[Array, "c H W"],
+        masks: Float[Array, "o H W"],
+        valid: Bool[Array, " o"],
+    ) -> Float[Array, "c H W"]:
+        """Probabilities of a frame that brings new objects: by default the given masks win.
+
+        Args:
+          probs: of background and the old objects, as predicted.
+          masks: those of the new objects; zeros for all others.
+          valid: slots that hold an old or a new object.
+        """
+        del valid
+        covered = jnp.minimum(masks.sum(0), 1.0)
+        probs = probs * (1.0 - covered)[None]
+        return probs + jnp.concatenate([jnp.zeros_like(covered)[None], masks])
+
     def segment(
         self, state: State, features: Features, real: Bool[Array, " n"] | None = None
     ) -> tuple[State, Float[Array, "n c H W"]]:

@@ -1,7 +1,7 @@
 """How a system is run, as opposed to what it learned."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from flax import nnx
@@ -17,6 +17,8 @@ _TYPES = {"every": (int,), "size": (int, type(None)), "memory": (str,), "pad": (
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Inference settings; every one can be overridden when a model is loaded.
+
+    A system with settings of its own extends it, and has one as its `System.default_settings`.
 
     Attributes:
       every: memorise every n-th frame (theta of the RDE paper: 3 on DAVIS, 4 on YouTube-VOS).
@@ -50,7 +52,7 @@ class Settings:
         if self.pad < 16 or self.pad % 16:
             raise RdejaxError(f"pad={self.pad}: give a positive multiple of 16")
 
-    def override(self, **changes: Any) -> "Settings":
+    def override(self, **changes: Any) -> Self:
         """These settings with changes; what is no field here is a setting of the memory rule.
 
         Changing the rule drops the old rule's settings except those the new one shares.
@@ -94,8 +96,8 @@ class Settings:
         """Plain dictionary, for JSON."""
         return {**dataclasses.asdict(self), "memory_settings": dict(self.memory_settings)}
 
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> "Settings":
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """Inverse of `as_dict`."""
         rule = tuple(sorted(values.get("memory_settings", {}).items()))
-        return Settings(**{**values, "memory_settings": rule})
+        return cls(**{**values, "memory_settings": rule})

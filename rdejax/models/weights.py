@@ -17,7 +17,7 @@ from rdejax.errors import RdejaxError
 from rdejax.files import atomic
 from rdejax.memory.registry import require_asked
 from rdejax.models.protocol import System
-from rdejax.models.registry import names, outline
+from rdejax.models.registry import find_system, names, outline
 from rdejax.models.settings import Settings
 from rdejax.nn.layers import Frozen
 
@@ -207,7 +207,8 @@ def read_model(path: str | os.PathLike) -> StoredModel:
         )
     try:
         system, config = metadata["arch"], json.loads(metadata["config"])
-        settings = Settings.from_dict(json.loads(metadata["settings"]))
+        kind = find_system(system).default_settings
+        settings = kind.from_dict(json.loads(metadata["settings"]))
         if not isinstance(config, dict):
             raise TypeError("config is not a JSON object")
     except RdejaxError as error:

@@ -26,6 +26,7 @@ class ValueEncoder(nnx.Module):
       key_features: width of the key encoder's stride-16 features.
       value_channels: width of the values.
       single_object: without the channel of the other objects (static-image stage).
+      conv_bias: whether the ResNet's convolutions have a bias.
       rngs: for the initial weights.
     """
 
@@ -35,11 +36,12 @@ class ValueEncoder(nnx.Module):
         value_channels: int = 512,
         *,
         single_object: bool = False,
+        conv_bias: bool = True,
         rngs: nnx.Rngs,
     ):
         self.single_object = single_object
         inputs = 4 if single_object else 5
-        self.trunk = ResNetTrunk(18, inputs, conv_bias=True, rngs=rngs)
+        self.trunk = ResNetTrunk(18, inputs, conv_bias, rngs=rngs)
         fused = self.trunk.channels[2] + key_features
         self.block1 = ResBlock(fused, value_channels, rngs=rngs)
         self.attention = CBAM(value_channels, rngs=rngs)

@@ -71,18 +71,27 @@ class Conv(nnx.Conv):
         )
 
     def split(
-        self, x: Float[Array, "n o h w c"], shared: Float[Array, "n h w d"]
+        self,
+        x: Float[Array, "n o h w c"],
+        shared: Float[Array, "n h w d"],
+        *,
+        leading: bool = False,
     ) -> Float[Array, "n o i j e"]:
         """The convolution of `x` with `shared` appended to the channels of every object.
 
         Convolution is linear in its input, so the part of `shared` is computed once per image:
         conv(concat(x, s)) = conv_x(x) + conv_s(s). Two dimensions only.
+
+        Args:
+          x: what objects have of their own.
+          shared: what they have in common.
+          leading: the channels of `shared` stand before those of `x`, not behind them.
         """
-        c = x.shape[-1]
         kernel = self.kernel[...]
+        first, second = jnp.split(kernel, [(shared if leading else x).shape[-1]], axis=2)
         n, o = x.shape[:2]
-        own = self._plain(x.reshape(n * o, *x.shape[2:]), kernel[:, :, :c])
-        common = self._plain(shared, kernel[:, :, c:])
+        own = self._plain(x.reshape(n * o, *x.shape[2:]), second if leading else first)
+        common = self._plain(shared, first if leading else second)
         if self.bias is not None:
             bias = self.bias[...].astype(common.dtype)
             common = common + jnp.broadcast_to(bias, common.shape)
@@ -135,16 +144,20 @@ class ResBlock(nnx.Module):
         return (x if self.downsample is None else self.downsample(x)) + r
 
     def split(
-        self, x: Float[Array, "n o h w c"], shared: Float[Array, "n h w s"]
+        self,
+        x: Float[Array, "n o h w c"],
+        shared: Float[Array, "n h w s"],
+        *,
+        leading: bool = False,
     ) -> Float[Array, "n o h w d"]:
         """The block on `x` with `shared` appended to every object's channels, see `Conv.split`."""
-        r = self.conv1.split(jax.nn.relu(x), jax.nn.relu(shared))
+        r = self.conv1.split(jax.nn.relu(x), jax.nn.relu(shared), leading=leading)
         r = self.conv2(jax.nn.relu(r))
         if self.downsample is None:
-            both = (*x.shape[:-1], shared.shape[-1])
-            skip = jnp.concatenate([x, jnp.broadcast_to(shared[:, None], both)], axis=-1)
+            each = jnp.broadcast_to(shared[:, None], (*x.shape[:-1], shared.shape[-1]))
+            skip = jnp.concatenate([each, x] if leading else [x, each], axis=-1)
         else:
-            skip = self.downsample.split(x, shared)
+            skip = self.downsample.split(x, shared, leading=leading)
         return skip + r
 
 

@@ -104,7 +104,7 @@ def add_objects(
 ) -> tuple[State, tuple[Array, Array]]:
     """State with new objects whose masks are in this frame, and the frame's probabilities.
 
-    The objects that are there already are segmented first; where a new mask lies, they are not.
+    The objects that are there already are segmented first; see `System.given_beside`.
 
     Args:
       model: the system.
@@ -122,10 +122,9 @@ def add_objects(
     """
     features = encode(model, geometry, frame[None], beside)
     state, logits = model.segment(state, features)
-    inner = geometry.prepare_masks(masks)
-    covered = jnp.minimum(inner.sum(0), 1.0)
-    probs = jax.nn.softmax(logits[0], axis=0) * (1.0 - covered)[None]
-    probs = probs + jnp.concatenate([jnp.zeros_like(covered)[None], inner])
+    present = (state.valid | new).reshape(-1)
+    probs = jax.nn.softmax(logits[0], axis=0)
+    probs = model.given_beside(probs, geometry.prepare_masks(masks), present)
     if memorize:
         state = model.memorize(state, features, probs, groups=state.valid.any(axis=1))
     state = model.add(state, features, probs, new, given)

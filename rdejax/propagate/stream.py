@@ -348,7 +348,7 @@ class Stream:
             # What `restore` expects, whether another frame has been pushed or not.
             self.state = self.model.reserve(state, self.writes)
         else:
-            memorize = self.model.memorizes(self.time, self.starts)
+            memorize = self.model.memorizes(self.time, (*self.starts, self.time))
             self.writes += memorize
             self.state = self.model.reserve(with_groups(self.state, layout.groups), self.writes)
             self.state, (label, prob) = add_objects(

@@ -16,6 +16,7 @@ from rdejax.train.losses import (
     cross_entropy,
     dice_loss,
     lovasz_loss,
+    slot_dice_loss,
     soft_iou_loss,
 )
 from rdejax.train.objectives.protocol import Objective
@@ -27,7 +28,7 @@ def segmentation_terms(
     valid: Bool[Array, " o"],
     fraction: Float[Array, ""],
 ) -> dict[str, Float[Array, " t"]]:
-    """Losses of each predicted frame: cross-entropy, soft IoU (two kinds), dice and Lovasz."""
+    """Losses of each predicted frame: cross-entropy, two kinds of soft IoU and of dice, Lovasz."""
 
     def one(logits: Array, labels: Array) -> dict[str, Array]:
         every = jax.nn.softmax(logits, axis=0)
@@ -37,6 +38,7 @@ def segmentation_terms(
             "soft_iou": soft_iou_loss(probs, labels, valid),
             "class_iou": class_iou_loss(every, labels, valid),
             "dice": dice_loss(probs, labels, valid),
+            "slot_dice": slot_dice_loss(probs, labels),
             "lovasz": lovasz_loss(probs, labels, valid),
         }
 
@@ -78,7 +80,7 @@ def clip_loss(
         **out.terms,
     }
     total = metrics["segmentation"] + losses.soft_iou * metrics["soft_iou"] + out.auxiliary
-    for name in ("class_iou", "dice", "lovasz"):
+    for name in ("class_iou", "dice", "slot_dice", "lovasz"):
         if getattr(losses, name):
             metrics[name] = terms[name].mean()
             total += getattr(losses, name) * metrics[name]

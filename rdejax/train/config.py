@@ -14,7 +14,9 @@ class LossConfig:
     Attributes:
       soft_iou: weight of the soft-IoU loss over the objects in the frame (0 in the papers).
       class_iou: weight of SWEM's soft-IoU loss, over background and all objects (1 there).
-      dice: weight of the dice loss (0 in all the papers).
+      dice: weight of the dice loss over the objects in the frame (0 in all the papers).
+      slot_dice: weight of XMem's dice loss, over all slots. The mean of the frames is taken; XMem
+        adds them up, so there the weight is the number of frames after the first.
       lovasz: weight of the Lovasz hinge (0 in all the papers).
       top_p: share of hardest pixels kept after warm-up.
       bootstrap_start: last step at which all pixels count.
@@ -24,6 +26,7 @@ class LossConfig:
     soft_iou: float = 0.0
     class_iou: float = 0.0
     dice: float = 0.0
+    slot_dice: float = 0.0
     lovasz: float = 0.0
     top_p: float = 0.15
     bootstrap_start: int = 20_000

@@ -1,4 +1,4 @@
-"""Losses of RDE-VOS, STCN and SWEM as small pure functions of one frame."""
+"""Losses of RDE-VOS, STCN, SWEM and XMem as small pure functions of one frame."""
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,16 @@ def dice_loss(
     both = probs.sum((1, 2)) + truth.sum((1, 2))
     dice = 2.0 * (probs * truth).sum((1, 2)) / (both + _EPS)
     return _mean_over_present(1.0 - dice, truth, valid)
+
+
+def slot_dice_loss(probs: Float[Array, "o H W"], labels: Int[Array, "H W"]) -> Float[Array, ""]:
+    """1 - mean over all slots of (2 sum(p y) + 1) / (sum(p) + sum(y) + 1), as XMem's public code.
+
+    A slot without an object, where probabilities are 0, counts with a loss of 0.
+    """
+    truth = one_hot_masks(labels, probs.shape[0])
+    both = probs.sum((1, 2)) + truth.sum((1, 2))
+    return jnp.mean(1.0 - (2.0 * (probs * truth).sum((1, 2)) + 1.0) / (both + 1.0))
 
 
 def lovasz_loss(

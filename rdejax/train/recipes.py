@@ -69,3 +69,41 @@ SWEM_OPTIMIZER = OptimizerConfig(
 )
 # No bootstrapping: every pixel counts.
 STM_LOSS = LossConfig(top_p=1.0)
+
+
+def xmem_clip() -> ClipConfig:
+    """XMem, stages 1 to 3: clips of eight frames, three objects, 384 x 384, the true first mask."""
+    return ClipConfig(frames=8, size=384, objects=3, perturb=1.0)
+
+
+def xmem_loss(frames: int) -> LossConfig:
+    """Bootstrapped cross-entropy and dice, added up over the clip's frames after the first.
+
+    The objective adds up the cross-entropies (`reduce=sum`); the dice loss is a mean over frames.
+    """
+    return LossConfig(slot_dice=float(frames - 1), bootstrap_start=20_000, bootstrap_end=70_000)
+
+
+def xmem_optimizer(decay_at: tuple[int, ...]) -> OptimizerConfig:
+    """AdamW at 1e-5 and a tenth of it from `decay_at` on, weight decay 0.05 on everything."""
+    return OptimizerConfig(
+        name="adamw",
+        lr=1e-5,
+        trunk_lr=1.0,
+        schedule="steps",
+        decay_at=decay_at,
+        warmup=0,
+        weight_decay=0.05,
+        clip_norm=0.0,
+        ema=0.0,
+        freeze_stride=0,
+        freeze_depthwise=False,
+        train_norm=True,
+    )
+
+
+# Gap curriculum of XMem on DAVIS and YouTube-VOS, and on BL30K.
+XMEM_VIDEO = VideoConfig(gaps=(5, 10, 15, 5), phases=(0.1, 0.3, 0.9))
+XMEM_BL30K = VideoConfig(
+    gaps=(5, 10, 15, 5), phases=(0.1, 0.3, 0.8), crop=0.25, min_area=0.005, max_area=0.6
+)

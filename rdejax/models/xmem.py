@@ -1,0 +1,319 @@
+"""XMem at its published sizes: sensory, working and long-term memory."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from rdejax.errors import RdejaxError
+from rdejax.memory.xmem import XMemMemory
+from rdejax.models.matching import Entry, Matching, MatchingFeatures, MatchingState
+from rdejax.models.protocol import aggregated, frame_by_frame, merge_groups
+from rdejax.models.registry import register
+from rdejax.models.settings import Settings
+from rdejax.nn.resnet import ResNetTrunk
+from rdejax.nn.xmem import AnisotropicKeyProjection, XMemDecoder, XMemValueEncoder
+
+# Probability of a deep update of a memorised frame in training (the public code's).
+_DEEP_UPDATE_IN_TRAINING = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class XMemConfig:
+    """Sizes of the networks; the published ones by default.
+
+    Attributes:
+      key_depth: depth of the key encoder's ResNet (50 published, 18).
+      key_channels: width of keys.
+      value_channels: width of values.
+      hidden_dim: width of the sensory memory; 0: there is none.
+      decoder_widths: widths of the decoder's features of stride 16, 8 and 4.
+      single_object: value encoder without the "other objects" channel (static-image stage).
+    """
+
+    key_depth: int = 50
+    key_channels: int = 64
+    value_channels: int = 512
+    hidden_dim: int = 64
+    decoder_widths: tuple[int, int, int] = (512, 256, 256)
+    single_object: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class XMemSettings(Settings):
+    """`Settings` with the schedule of the sensory memory.
+
+    Attributes:
+      deep_update_every: frames between two deep updates. -1, as published: every memorised frame
+        has one, in place of the decoder's update of that frame. 0 or more: the decoder's update is
+        done for every frame, and a deep update on top of it for the first memorised frame that is
+        at least so many frames after the last one.
+    """
+
+    deep_update_every: int = -1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.deep_update_every < -1:
+            raise RdejaxError(
+                f"deep_update_every={self.deep_update_every}: give a number of frames, or -1 for "
+                "every memorised frame"
+            )
+
+
+@flax.struct.dataclass
+class XMemSystemState(MatchingState):
+    """`MatchingState` with the sensory memory.
+
+    Attributes:
+      hidden: [g, s, h, w, hidden_dim], the sensory memory.
+      before: the same before the latest frame, which is what a deep update starts from.
+      since: [g] frames since the last deep update.
+      key: [g] PRNG keys; None but in training.
+    """
+
+    hidden: Float[Array, "g s h w d"]
+    before: Float[Array, "g s h w d"]
+    since: Int[Array, " g"]
+    key: Key[Array, " g"] | None
+
+
+@register("xmem")
+class XMem(Matching):
+    """XMem (Cheng and Schwing, ECCV 2022).
+
+    The STCN body with keys that have shrinkage and selection, a sensory memory that a gated unit
+    updates in every frame, and the working and long-term memory of the rule "xmem". Its query value
+    is the stride-16 feature itself. Other rules can take the memory's place; those that do not take
+    shrinkage and selection get the keys without.
+
+    In training (where `start` gets a key) a frame reads the first frame and two random others, and
+    a memorised frame has a deep update with probability 0.2, on top of the decoder's.
+
+    Objects that appear later have keys and stores of their own, so that they are read from the
+    frames since then; the first frame of a video with them is memorised for all objects, and the
+    masks of that frame are aggregated anew.
+
+    Args:
+      config: sizes of the networks.
+      settings: inference settings.
+      rngs: for the initial weights.
+    """
+
+    name = "xmem"
+    Config = XMemConfig
+    default_settings = XMemSettings(every=5, memory="xmem", memory_settings=(("top_k", 30),))
+    # The same on every data set; for its threefold long videos the authors took every=10.
+    published = {}
+
+    key_proj: AnisotropicKeyProjection
+    value_encoder: XMemValueEncoder
+    decoder: XMemDecoder
+
+    def __init__(self, config: XMemConfig, settings: Settings, *, rngs: nnx.Rngs):
+        self.config = config
+        self.settings = settings
+        self.key_encoder = ResNetTrunk(config.key_depth, rngs=rngs)
+        c4, c8, c16 = self.key_encoder.channels
+        values, hidden = config.value_channels, config.hidden_dim
+        self.key_proj = AnisotropicKeyProjection(c16, config.key_channels, rngs=rngs)
+        self.value_encoder = XMemValueEncoder(
+            c16, values, hidden, single_object=config.single_object, rngs=rngs
+        )
+        self.decoder = XMemDecoder((c16, c8, c4), values, hidden, config.decoder_widths, rngs=rngs)
+        self.memory = settings.make_rule(config.key_channels, values, rngs=rngs)
+
+    @property
+    def synchronised(self) -> bool:
+        """Whether deep updates are those of memorised frames."""
+        return getattr(self.settings, "deep_update_every", -1) < 0
+
+    def encode(
+        self,
+        frames: Float[Array, "n H W 3"],
+        inside: Bool[Array, "H W"] | None = None,
+        beside: dict[str, Array] | None = None,
+    ) -> MatchingFeatures:
+        """Features of normalised frames whose sides are multiples of 16."""
+        del inside, beside
+        f4, f8, f16 = self.key_encoder(frames)
+        key = self.key_proj(f16)
+        key = key if self.memory.anisotropic else key.key
+        return MatchingFeatures(frames, f4, f8, f16, key=key, query_value=f16)
+
+    def start(
+        self,
+        features: MatchingFeatures,
+        probs: Float[Array, "o+1 H W"],
+        valid: Bool[Array, " o"] | None = None,
+        *,
+        groups: int = 1,
+        given: dict[str, Array] | None = None,
+        key: Array | None = None,
+    ) -> XMemSystemState:
+        """State after the frame in which the first objects are given."""
+        state = super().start(features, probs, valid, groups=groups, given=given)
+        keys = None if key is None else jax.random.split(key, groups)
+        return state.replace(key=keys)  # type: ignore[attr-defined]
+
+    def begin(self, entry: Entry, valid: Bool[Array, "g s"]) -> XMemSystemState:
+        """State after a first frame that is already encoded; its deep update starts from 0."""
+        state = super().begin(entry, valid)
+        shape = (*entry.value.shape[:-1], self.config.hidden_dim)
+        hidden = self.deep_update(entry.value, jnp.zeros(shape, entry.value.dtype))
+        return XMemSystemState(
+            valid=valid,
+            memory=state.memory,
+            hidden=hidden,
+            before=hidden,
+            since=jnp.zeros(len(valid), jnp.int32),
+            key=None,
+        )
+
+    def add(
+        self,
+        state: XMemSystemState,
+        features: MatchingFeatures,
+        probs: Float[Array, "o+1 H W"],
+        new: Bool[Array, "g s"],
+        given: dict[str, Array] | None = None,
+    ) -> XMemSystemState:
+        """State with groups of new objects, whose first masks are in this frame."""
+        added: Any = super().add(state, features, probs, new, given)
+        if self.synchronised:
+            return added
+        # Deep updates of all objects go together: the new ones have had one if one was due.
+        since = jnp.max(jnp.where(state.valid.any(axis=1), state.since, 0))
+        fresh = new.any(axis=1)
+        waits = fresh & (since > 0)
+        hidden = jnp.where(waits[:, None, None, None, None], 0.0, added.hidden)
+        return added.replace(  # type: ignore[attr-defined]
+            hidden=hidden, before=hidden, since=jnp.where(fresh, since, added.since)
+        )
+
+    def given_beside(
+        self,
+        probs: Float[Array, "o+1 H W"],
+        masks: Float[Array, "o H W"],
+        valid: Bool[Array, " o"],
+    ) -> Float[Array, "o+1 H W"]:
+        """Probabilities of a frame with new masks; see `System.given_beside`.
+
+        As in the public code, those of the old objects are zero under the new masks, and all are
+        aggregated anew.
+        """
+        covered = masks.sum(0) > 0.5
+        return jax.nn.softmax(aggregated(jnp.where(covered, 0.0, probs[1:]) + masks, valid), axis=0)
+
+    def memorizes(self, time: int, given: Any) -> bool:
+        """Frames with new masks, and each `every`-th one after them.
+
+        A deep update that is due in between waits for the next of these, as in the public code,
+        which encodes no values in others.
+        """
+        return (time - max(given, default=0)) % self.settings.every == 0
+
+    def segment(
+        self,
+        state: XMemSystemState,
+        features: MatchingFeatures,
+        real: Array | None = None,
+    ) -> tuple[XMemSystemState, Float[Array, "n o+1 H W"]]:
+        """Logits of background and objects, frame after frame."""
+        return frame_by_frame(self._segment, state, features, real)
+
+    def _segment(
+        self, state: XMemSystemState, features: MatchingFeatures
+    ) -> tuple[XMemSystemState, Array]:
+        state, readout = self.read(state, features)
+        g16, g8, g4, coarse = self._decoder_features(state, features, readout)
+        hidden = state.hidden
+        if self.decoder.hidden_update is not None:
+            own = (g16[0], g8[0], g4[0], coarse[0])
+            hidden = self.decoder.hidden_update(*own, _objects(hidden)).reshape(hidden.shape)
+        state = state.replace(  # type: ignore[attr-defined]
+            hidden=hidden, before=state.hidden, since=state.since + 1
+        )
+        return state, self._aggregated(state, coarse)
+
+    def read(
+        self, state: XMemSystemState, features: MatchingFeatures
+    ) -> tuple[XMemSystemState, Float[Array, "n o h w c"]]:
+        """The state and the readout of every object for every frame.
+
+        In training from frames drawn at random; there usage is of no use and is not counted.
+        """
+        read: Any = super().read
+        if state.key is None:
+            return read(state, features)
+        key, draw = jnp.unstack(jax.vmap(jax.random.split)(state.key), axis=1)
+        seen, rule = state, self.memory
+        if isinstance(rule, XMemMemory):
+            memory = jax.vmap(rule.drawn)(state.memory, draw)
+            seen = state.replace(memory=memory)  # type: ignore[attr-defined]
+        _, readout = read(seen, features)
+        return state.replace(key=key), readout  # type: ignore[attr-defined]
+
+    def decode(
+        self,
+        state: XMemSystemState,
+        features: MatchingFeatures,
+        readout: Float[Array, "n o h w c"],
+    ) -> Float[Array, "n o+1 H W"]:
+        """Aggregated logits from the readout and the sensory memory."""
+        return self._aggregated(state, self._decoder_features(state, features, readout)[3])
+
+    def _decoder_features(
+        self, state: XMemSystemState, features: MatchingFeatures, readout: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        hidden = _objects(state.hidden)
+        hidden = jnp.broadcast_to(hidden, (len(readout), *hidden.shape))
+        f = features
+        return self.decoder.features(readout, hidden, f.query_value, f.f8, f.f4)
+
+    def _aggregated(self, state: XMemSystemState, coarse: Array) -> Float[Array, "n o+1 H W"]:
+        valid = state.valid.reshape(-1)
+        p = jax.nn.sigmoid(self.decoder.logits(coarse))
+        return aggregated(jnp.where(valid[:, None, None], p, 0.0), valid)
+
+    def deep_update(
+        self, value: Float[Array, "g s h w c"], hidden: Float[Array, "g s h w d"]
+    ) -> Float[Array, "g s h w d"]:
+        """The sensory memory updated from values."""
+        if self.value_encoder.deep_update is None:
+            return hidden
+        new = self.value_encoder.deep_update(_objects(value), _objects(hidden))
+        return new.reshape(hidden.shape)
+
+    def write(
+        self, state: XMemSystemState, entry: Entry, groups: Bool[Array, " g"] | None = None
+    ) -> XMemSystemState:
+        """State after an encoded frame is written to memory, with its deep update."""
+        written: Any = super().write(state, entry, groups)
+        key = state.key
+        if key is not None:
+            # Drawn for the clip, hence for all its objects together.
+            key, draw = jnp.unstack(jax.vmap(jax.random.split)(key), axis=1)
+            due = jax.vmap(lambda k: jax.random.bernoulli(k, _DEEP_UPDATE_IN_TRAINING))(draw)
+            old = state.hidden
+        elif self.synchronised:
+            due, old = jnp.ones(len(state.valid), bool), state.before
+        else:
+            every = self.settings.deep_update_every  # type: ignore[attr-defined]
+            due, old = state.since >= every, state.hidden
+        if groups is not None:
+            due &= groups
+        hidden, since = merge_groups(
+            due,
+            (self.deep_update(entry.value, old), jnp.zeros_like(state.since)),
+            (state.hidden, state.since),
+        )
+        return written.replace(hidden=hidden, since=since, key=key)
+
+
+def _objects(x: Float[Array, "g s h w c"]) -> Float[Array, "o h w c"]:
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])  # not -1: hidden_dim may be 0
