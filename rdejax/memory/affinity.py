@@ -83,12 +83,13 @@ def anisotropic_l2(
         return jnp.matmul(a, b.T, precision=lax.Precision.HIGHEST)
 
     if selection is None:
-        distance = jnp.sum(key * key, axis=-1) - 2.0 * product(query, key)
+        distance = jnp.sum(key * key, axis=-1)[None] - 2.0 * product(query, key)
     else:
         weight = selection.astype(jnp.float32)
         distance = product(weight, key * key) - 2.0 * product(weight * query, key)
         distance += jnp.sum(weight * query * query, axis=-1, keepdims=True)
-    return -distance * (shrinkage.astype(jnp.float32) / jnp.sqrt(jnp.float32(key.shape[-1])))
+    scale = shrinkage.astype(jnp.float32) / jnp.sqrt(jnp.float32(key.shape[-1]))
+    return -distance * scale[None]
 
 
 def softmax_weights(

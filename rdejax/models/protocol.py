@@ -178,9 +178,9 @@ class System(nnx.Module):
           valid: slots that hold an old or a new object.
         """
         del valid
-        covered = jnp.minimum(masks.sum(0), 1.0)
+        covered = jnp.minimum(masks.sum(0, keepdims=True), 1.0)
         probs = probs * (1.0 - covered)[None]
-        return probs + jnp.concatenate([jnp.zeros_like(covered)[None], masks])
+        return probs + jnp.concatenate([jnp.zeros_like(covered), masks])
 
     def segment(
         self, state: State, features: Features, real: Bool[Array, " n"] | None = None

@@ -148,7 +148,7 @@ class XMem(Matching):
     def start(
         self,
         features: MatchingFeatures,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         valid: Bool[Array, " o"] | None = None,
         *,
         groups: int = 1,
@@ -178,7 +178,7 @@ class XMem(Matching):
         self,
         state: XMemSystemState,
         features: MatchingFeatures,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         new: Bool[Array, "g s"],
         given: dict[str, Array] | None = None,
     ) -> XMemSystemState:
@@ -197,7 +197,7 @@ class XMem(Matching):
 
     def given_beside(
         self,
-        probs: Float[Array, "o+1 H W"],
+        probs: Float[Array, "c H W"],
         masks: Float[Array, "o H W"],
         valid: Bool[Array, " o"],
     ) -> Float[Array, "o+1 H W"]:
@@ -206,7 +206,7 @@ class XMem(Matching):
         As in the public code, those of the old objects are zero under the new masks, and all are
         aggregated anew.
         """
-        covered = masks.sum(0) > 0.5
+        covered = masks.sum(0, keepdims=True) > 0.5
         return jax.nn.softmax(aggregated(jnp.where(covered, 0.0, probs[1:]) + masks, valid), axis=0)
 
     def memorizes(self, time: int, given: Any) -> bool:
@@ -222,7 +222,7 @@ class XMem(Matching):
         state: XMemSystemState,
         features: MatchingFeatures,
         real: Array | None = None,
-    ) -> tuple[XMemSystemState, Float[Array, "n o+1 H W"]]:
+    ) -> tuple[XMemSystemState, Float[Array, "n c H W"]]:
         """Logits of background and objects, frame after frame."""
         return frame_by_frame(self._segment, state, features, real)
 
@@ -275,7 +275,7 @@ class XMem(Matching):
         f = features
         return self.decoder.features(readout, hidden, f.query_value, f.f8, f.f4)
 
-    def _aggregated(self, state: XMemSystemState, coarse: Array) -> Float[Array, "n o+1 H W"]:
+    def _aggregated(self, state: XMemSystemState, coarse: Array) -> Float[Array, "n c H W"]:
         valid = state.valid.reshape(-1)
         p = jax.nn.sigmoid(self.decoder.logits(coarse))
         return aggregated(jnp.where(valid[:, None, None], p, 0.0), valid)
