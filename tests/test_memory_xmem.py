@@ -74,10 +74,14 @@ def random_keys(seed: int, count: int, scale: float = 1.0):
     return scale * draw(count, 64), 1 + draw(count) ** 2, 1 / (1 + np.exp(-draw(count, 64)))
 
 
+def scores(*arrays):
+    return anisotropic_l2(*(None if x is None else jnp.asarray(x) for x in arrays))
+
+
 def test_similarity_is_the_double_loop() -> None:
     query, _, selection = random_keys(0, 7)
     key, shrinkage, _ = random_keys(1, 9)
-    got = anisotropic_l2(*map(jnp.asarray, (query, selection, key, shrinkage)))
+    got = scores(query, selection, key, shrinkage)
     for q in range(7):
         for m in range(9):
             square = (key[m].astype(np.float64) - query[q]) ** 2
@@ -94,15 +98,15 @@ def test_one_product_of_width_129_is_the_two() -> None:
         [selection, 2 * weighted, (weighted * query).sum(1, keepdims=True)], axis=1
     )
     want = (rows @ columns.T * shrinkage[:, None] / 8).T
-    np.testing.assert_allclose(anisotropic_l2(query, selection, key, shrinkage), want, rtol=1e-5)
+    np.testing.assert_allclose(scores(query, selection, key, shrinkage), want, rtol=1e-5)
 
 
 def test_without_shrinkage_and_selection_it_is_stcn_s() -> None:
     query, key = random_keys(0, 7)[0], random_keys(1, 9)[0]
     plain = similarity("l2", jnp.asarray(query), jnp.asarray(key))
     ones = np.ones(9, np.float32)
-    np.testing.assert_allclose(anisotropic_l2(query, None, key, ones), plain, atol=1e-5)
-    full = anisotropic_l2(query, np.ones_like(query), key, ones)
+    np.testing.assert_allclose(scores(query, None, key, ones), plain, atol=1e-5)
+    full = scores(query, np.ones_like(query), key, ones)
     # |k_q|^2 is the same for every memory position: gone after the softmax.
     each = jnp.ones(9, jnp.int32)
     np.testing.assert_allclose(softmax_weights(full, each), softmax_weights(plain, each), atol=1e-5)
@@ -111,13 +115,13 @@ def test_without_shrinkage_and_selection_it_is_stcn_s() -> None:
 def test_shrinkage_is_the_memory_s_and_selection_the_query_s() -> None:
     query, _, selection = random_keys(0, 7)
     key, shrinkage, _ = random_keys(1, 9)
-    before = anisotropic_l2(query, selection, key, shrinkage)
+    before = scores(query, selection, key, shrinkage)
     larger, other = shrinkage.copy(), selection.copy()
     larger[3] *= 2
     other[5] *= 0.5
-    changed = np.asarray(anisotropic_l2(query, selection, key, larger) != before)
+    changed = np.asarray(scores(query, selection, key, larger) != before)
     assert changed[:, 3].all() and not np.delete(changed, 3, 1).any()
-    changed = np.asarray(anisotropic_l2(query, other, key, shrinkage) != before)
+    changed = np.asarray(scores(query, other, key, shrinkage) != before)
     assert changed[5].all() and not np.delete(changed, 5, 0).any()
 
 

@@ -179,7 +179,7 @@ class System(nnx.Module):
         """
         del valid
         covered = jnp.minimum(masks.sum(0, keepdims=True), 1.0)
-        probs = probs * (1.0 - covered)[None]
+        probs = probs * (1.0 - covered)
         return probs + jnp.concatenate([jnp.zeros_like(covered), masks])
 
     def segment(
