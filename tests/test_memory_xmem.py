@@ -255,7 +255,7 @@ def test_potentiation_weights_candidates_by_the_equation() -> None:
     new, index = xmem_store.prototypes(found, P)
     one = int(index[1])
     score = -found.shrinkage * jnp.sum(
-        found.selection[one] * (found.key - found.key[one]) ** 2, axis=1
+        found.selection[one][None] * (found.key - found.key[one][None]) ** 2, axis=1
     )
     weights = jax.nn.softmax(score / jnp.sqrt(CK))
     np.testing.assert_allclose(new.value[:, 1], weights @ found.value, atol=1e-5)
@@ -283,7 +283,7 @@ def test_what_was_never_read_is_no_prototype() -> None:
     unread = frame(2)[0].key.reshape(-1, CK)
     keys = full.long.key[full.long.valid]
     assert len(keys) == P
-    assert (jnp.abs(keys[:, None] - unread).max(-1) > 0).all()
+    assert (jnp.abs(keys[:, None] - unread[None]).max(-1) > 0).all()
 
 
 # ------------------------------------------------------------------------ reading

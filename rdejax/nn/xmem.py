@@ -24,12 +24,13 @@ class AnisotropicKey:
     Attributes:
       key: [..., h, w, ck].
       shrinkage: [..., h, w, 1], 1 or more: confidence of a memory element.
-      selection: [..., h, w, ck], in (0, 1): weight of each channel for a query.
+      selection: [..., h, w, ck], in (0, 1): weight of each channel for a query; None where a memory
+        has no use for it.
     """
 
     key: Float[Array, "*n h w ck"]
     shrinkage: Float[Array, "*n h w 1"]
-    selection: Float[Array, "*n h w ck"]
+    selection: Float[Array, "*n h w ck"] | None
 
 
 class AnisotropicKeyProjection(nnx.Module):
@@ -72,7 +73,7 @@ class SensoryUpdate(nnx.Module):
         return gated(gates, hidden).astype(hidden.dtype)
 
 
-def gated(gates: Float[Array, "... 3d"], hidden: Float[Array, "... d"]) -> Float[Array, "... d"]:
+def gated(gates: Float[Array, "... e"], hidden: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """The equation of `SensoryUpdate` from [forget, update, new], before their nonlinearities."""
     forget, update, new = jnp.split(gates, 3, axis=-1)
     forget, update = jax.nn.sigmoid(forget), jax.nn.sigmoid(update)
