@@ -224,7 +224,7 @@ def test_long_term_video_matches_the_published_code() -> None:
     for t, frame in enumerate(frames):
         before = memory
         parts.append(stream.push_probs(frame[None], {0: stages()["mask"]} if t == 0 else None)[1])
-        memory = jax.tree.map(lambda x: np.asarray(x[0]), stream.state.memory)
+        memory = jax.tree.map(lambda x: x[0], stream.state.memory)
         sizes = [70 * int((memory.time > 0).sum()), int(memory.long.valid.sum())]
         assert sizes == stored["sizes"][t].tolist()
         if (memory.long.born == memory.written).any():
