@@ -36,7 +36,7 @@ class LongTerm:
     born: Int[Array, " l"]
 
     @property
-    def valid(self) -> Bool[Array, " l"]:
+    def valid(self) -> Bool[Array, "*l"]:
         """Places that hold an element."""
         return self.born > 0
 

@@ -93,7 +93,7 @@ def dice_loss(
     return _mean_over_present(1.0 - dice, truth, valid)
 
 
-def slot_dice_loss(probs: Float[Array, "o H W"], labels: Int[Array, "H W"]) -> Float[Array, ""]:
+def slot_dice_loss(probs: Float[Array, "o H W"], labels: Integer[Array, "H W"]) -> Float[Array, ""]:
     """1 - mean over all slots of (2 sum(p y) + 1) / (sum(p) + sum(y) + 1), as XMem's public code.
 
     A slot without an object, where probabilities are 0, counts with a loss of 0.

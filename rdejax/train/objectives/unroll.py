@@ -53,7 +53,7 @@ class UnrollObjective(Objective):
 def unroll(
     model: System,
     clip: Clip,
-    key: Key[Array, ""],
+    key: Key[Array, ""] | None,
     *,
     remat: bool = False,
     dtype: Any = jnp.float32,
