@@ -185,7 +185,8 @@ class XMemMemory(MemoryRule):
 
     def _weights(self, state: XMemState, query: AnisotropicKey) -> Float[Array, "q m"]:
         """Attention of every query position to the elements, the long-term ones first."""
-        asked, selection = _flat(query.key), _flat(query.selection)
+        asked = _flat(query.key)
+        selection = None if query.selection is None else _flat(query.selection)
         t, h, w, ck = state.key.key.shape
         key, shrinkage = state.key.key.reshape(-1, ck), state.key.shrinkage.reshape(-1)
         scores = anisotropic_l2(asked, selection, key, shrinkage)
