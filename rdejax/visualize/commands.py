@@ -4,7 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
+from jaxtyping import UInt8
 
 from rdejax.errors import RdejaxError
 from rdejax.io.overlay import render_overlay
@@ -74,7 +76,7 @@ class OfMasks(OfVideo):
 
     def read(
         self, source: FrameSource, *folders: Path
-    ) -> tuple[list[int], list[Picture], list[list[Picture]]]:
+    ) -> tuple[list[int], list[Picture], list[list[UInt8[np.ndarray, "_ _"]]]]:
         """Numbers of the frames to show, the frames, and the masks of each folder for them."""
         numbers = choose_frames(range(len(source)), self.frames, self.count)
         masks = []
