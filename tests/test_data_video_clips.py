@@ -24,11 +24,10 @@ from rdejax.data.clips.augment import (
     warp_image,
     warp_labels,
 )
-from rdejax.data.clips.curriculum import max_gap
+from rdejax.data.clips.curriculum import draw_frames, max_gap
 from rdejax.data.clips.from_videos import (
     NoObjectError,
     choose_objects,
-    draw_frames,
     make_video_clip,
 )
 from rdejax.data.clips.perturb import iou

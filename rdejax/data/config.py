@@ -18,6 +18,7 @@ class ClipConfig:
       distractors: most unlabelled moving objects per clip.
       distractor: probability of each.
       lookalike: probability that a distractor is a copy of a labelled object.
+      twin: probability that a further labelled object is a copy of the one before.
       speed: largest typical shift per frame of an object; each layer draws its own up to this.
       camera: the same for the background.
       turn: typical rotation per frame in radians.
@@ -49,6 +50,7 @@ class ClipConfig:
     distractors: int = 2
     distractor: float = 0.4
     lookalike: float = 0.4
+    twin: float = 0.0
     speed: float = 0.15
     camera: float = 0.08
     turn: float = 0.2
@@ -91,6 +93,7 @@ _SHARES = (
     "paste",
     "distractor",
     "lookalike",
+    "twin",
     "jump",
     "shadow",
     "grey",
@@ -101,6 +104,61 @@ _SHARES = (
     "min_area",
     "perturb",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class PasteConfig:
+    """Object tracks of videos pasted over clips of others (`clips.paste`).
+
+    Lengths are shares of the clip's side.
+
+    Attributes:
+      share: probability that a clip of a video gets any; 0: never.
+      most: most objects pasted over such a clip; each number from 1 on is as likely.
+      smallest: smallest size of a pasted object (square root of its share of the frame).
+      largest: largest such size.
+      behind: probability that an object passes behind those that the clip already has, instead of
+        before them.
+      lookalike: probability that an object is one that the clip already has, at another time and
+        place.
+      still: probability that an object is cut from a still image, where there are static sources,
+        and moves as `clip` says.
+      flip: probability of a horizontal flip.
+      turn: largest rotation in degrees.
+      meet: probability that an object crosses one that the clip had before.
+      speed: largest drift per frame, beside the object's own motion.
+      span: longest way of its own that an object goes in a clip; longer ways are shortened.
+    """
+
+    share: float = 0.0
+    most: int = 3
+    smallest: float = 0.1
+    largest: float = 0.6
+    behind: float = 0.4
+    lookalike: float = 0.2
+    still: float = 0.2
+    flip: float = 0.5
+    turn: float = 10.0
+    meet: float = 0.5
+    speed: float = 0.06
+    span: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.most < 1 or not 0 < self.smallest <= self.largest:
+            raise RdejaxError(
+                f"video.paste.most={self.most}, video.paste.smallest={self.smallest}, "
+                f"video.paste.largest={self.largest}: give 1 or more, and positive sizes, the "
+                "smaller one first"
+            )
+        for name in ("share", "behind", "lookalike", "still", "flip", "meet"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RdejaxError(
+                    f"video.paste.{name}={getattr(self, name)}: give a number from 0 to 1"
+                )
+        if min(self.speed, self.span) < 0:
+            raise RdejaxError(
+                f"video.paste.speed={self.speed}, video.paste.span={self.span}: give 0 or more"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +192,9 @@ class VideoConfig:
         are often slivers).
       max_area: largest such share (BL30K: an object that fills the frame teaches nothing).
       tries: clips drawn until one shows an object large enough.
+      paste: objects of other videos in the clip.
+      keep_megabytes: memory for decoded frames of all videos, per process: small sets of videos
+        are decoded once if they fit.
       on_device: leave colour changes to `clips.augment_on_device`, which runs inside the
         training step; the loader then gives the frames of videos as they are. Clips of images,
         which have changes of their own, get these, too.
@@ -160,6 +221,8 @@ class VideoConfig:
     min_area: float = 0.0005
     max_area: float = 1.0
     tries: int = 20
+    paste: PasteConfig = PasteConfig()
+    keep_megabytes: int = 256
     on_device: bool = False
 
     def __post_init__(self) -> None:
@@ -170,6 +233,8 @@ class VideoConfig:
             )
         if list(self.phases) != sorted(self.phases):
             raise RdejaxError(f"video.phases={self.phases}: give rising shares of the run")
+        if self.keep_megabytes < 0:
+            raise RdejaxError(f"video.keep_megabytes={self.keep_megabytes}: give 0 or more")
         if self.shortest < 0 or self.tries < 1 or self.min_area > self.max_area:
             raise RdejaxError(
                 f"video.shortest={self.shortest}, video.tries={self.tries}, video.min_area="

@@ -13,6 +13,7 @@ import numpy as np
 from rdejax.data.batch import Clip
 from rdejax.data.clips.from_images import make_clip
 from rdejax.data.clips.from_videos import NoObjectError, make_video_clip
+from rdejax.data.clips.paste import Donors
 from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.data.sources.frame_cache import FrameCache
 from rdejax.data.sources.images import StaticImages
@@ -26,7 +27,6 @@ _ENDLESS = 1 << 40
 _BAD_IN_A_ROW = 20
 # A run stops when two thirds of so many attempts failed.
 _LATELY = 200
-_KEEP_MEGABYTES = 256  # decoded frames of all videos, per process
 
 Maker = Callable[[np.random.Generator, float], Clip]
 
@@ -67,20 +67,27 @@ class VideoClips:
       source: the videos.
       clip: see `make_video_clip`.
       video: see `make_video_clip`.
+      donors: see `make_video_clip`.
       skip_bad: log a frame that cannot be used and make another clip, instead of raising.
     """
 
     def __init__(
-        self, source: VideoSource, clip: ClipConfig, video: VideoConfig, *, skip_bad: bool = False
+        self,
+        source: VideoSource,
+        clip: ClipConfig,
+        video: VideoConfig,
+        *,
+        donors: Donors | None = None,
+        skip_bad: bool = False,
     ):
-        self.source, self.clip, self.video = source, clip, video
+        self.source, self.clip, self.video, self.donors = source, clip, video, donors
         self._skipped = _Skipped() if skip_bad else None
 
     def __call__(self, rng: np.random.Generator, progress: float) -> Clip:
         """A random clip at a share of the run."""
 
         def make() -> Clip:
-            return make_video_clip(rng, self.source, self.clip, self.video, progress)
+            return make_video_clip(rng, self.source, self.clip, self.video, progress, self.donors)
 
         return _retry(make, self._skipped)
 
@@ -165,7 +172,8 @@ def make_mixture(
     """Makers of clips for sources that are open.
 
     Images of all static sources meet in one clip: one lends the background, another what is pasted
-    over it. Procedural images keep to themselves, and so does each source of videos.
+    over it. Procedural images keep to themselves, and so does each source of videos, but for the
+    objects that `video.paste` takes from all of them and from the static sources.
 
     Args:
       sources: see `rdejax.data.sources.spec.open_source`.
@@ -178,19 +186,22 @@ def make_mixture(
     makers: list[Maker] = []
     total: list[float] = []
     static = [(s, w) for s, w in used if isinstance(s, StaticImages)]
+    sampler = None
     if static:
         sampler = Sampler([s for s, _ in static], [w for _, w in static], skip_bad=skip_bad)
         makers.append(functools.partial(_from_images, sampler, clip))
         total.append(sum(w for _, w in static))
-    videos = sum(isinstance(s, VideoSource) for s, _ in used)
+    videos = [(s, w) for s, w in used if isinstance(s, VideoSource)]
+    kept = {id(s): FrameCache(s, video.keep_megabytes // len(videos)) for s, _ in videos}
+    donors = Donors([*kept.values()], [w for _, w in videos], sampler) if videos else None
     for source, weight in used:
         if isinstance(source, StaticImages):
             continue
         if isinstance(source, ProceduralImages):
             makers.append(functools.partial(_from_images, source, clip))
         else:
-            kept = FrameCache(source, _KEEP_MEGABYTES // videos)
-            makers.append(VideoClips(kept, clip, video, skip_bad=skip_bad))
+            frames = kept[id(source)]
+            makers.append(VideoClips(frames, clip, video, donors=donors, skip_bad=skip_bad))
         total.append(weight)
     return Mixture(makers, _shares(total))
 

@@ -246,7 +246,7 @@ def _chunk(model: Any, chunk: int | None, size: tuple[int, int]) -> int:
     from rdejax.propagate.schedule import frames_per_call
 
     settings = model.settings
-    inner = Geometry.of(size, settings.size, settings.pad).inner
+    inner = Geometry.of(size, settings.size, settings.pad, settings.enlarge).inner
     return frames_per_call(chunk, settings.every, size, inner)
 
 

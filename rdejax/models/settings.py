@@ -24,6 +24,9 @@ class Settings:
       every: memorise every n-th frame (theta of the RDE paper: 3 on DAVIS, 4 on YouTube-VOS).
       size: shorter side, in pixels, that frames are resized to before the network; None keeps the
         source's. Masks always come back at the source's size.
+      enlarge: how many times larger the frames of smaller videos are made, at most, towards `size`;
+        1: never. Small objects get more positions of the stride-16 grid, at the cost of as many
+        more to compute.
       memory: name of the memory rule, or a Python file that registers one.
       memory_settings: the rule's settings as sorted (name, value) pairs; others keep its defaults.
       pad: sides are padded to multiples of this (a multiple of 16). Larger values mean fewer
@@ -35,6 +38,7 @@ class Settings:
     memory: str = "rde"
     memory_settings: tuple[tuple[str, Any], ...] = ()
     pad: int = 16
+    enlarge: float = 1.0
 
     def __post_init__(self):
         for name, kinds in _TYPES.items():
@@ -49,6 +53,8 @@ class Settings:
             raise RdejaxError(f"every={self.every}: give 1 (memorise each frame) or more")
         if self.size is not None and self.size < 16:
             raise RdejaxError(f"size={self.size}: the shorter side must be at least 16 pixels")
+        if not 1 <= self.enlarge < float("inf"):
+            raise RdejaxError(f"enlarge={self.enlarge}: give a factor of 1 (never) or more")
         if self.pad < 16 or self.pad % 16:
             raise RdejaxError(f"pad={self.pad}: give a positive multiple of 16")
 

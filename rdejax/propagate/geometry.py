@@ -29,13 +29,17 @@ class Geometry:
     padding: tuple[int, int, int, int]
 
     @staticmethod
-    def of(source: tuple[int, int], size: int | None, pad: int = 16) -> "Geometry":
+    def of(
+        source: tuple[int, int], size: int | None, pad: int = 16, enlarge: float = 1.0
+    ) -> "Geometry":
         """Geometry of a video.
 
         Args:
           source: (height, width) of its frames.
-          size: shorter side after resizing; smaller videos keep their size, None keeps all.
+          size: shorter side after resizing; None keeps every video's size.
           pad: sides become multiples of this.
+          enlarge: how many times larger a video smaller than `size` becomes, at most; 1: it keeps
+            its size.
 
         Raises:
           RdejaxError: frames without pixels.
@@ -44,8 +48,8 @@ class Geometry:
         if height < 1 or width < 1:
             raise RdejaxError(f"frames of {width}x{height} pixels hold nothing to segment")
         inner = source
-        if size is not None and min(source) > size:
-            scale = size / min(source)
+        scale = 1.0 if size is None else min(size / min(source), max(1.0, enlarge))
+        if scale != 1:
             inner = (max(1, round(height * scale)), max(1, round(width * scale)))
         vertical, horizontal = (-inner[0] % pad, -inner[1] % pad)
         return Geometry(

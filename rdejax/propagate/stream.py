@@ -237,7 +237,8 @@ class Stream:
         frames = inputs.frames
         if self.geometry is None:
             source = (frames.shape[1], frames.shape[2])
-            self.geometry = Geometry.of(source, self.size, self.model.settings.pad)
+            settings = self.model.settings
+            self.geometry = Geometry.of(source, self.size, settings.pad, settings.enlarge)
         pending = Pending(frames.shape[1:3], want_probs)
         if not len(frames):
             pending.add(Part(0))
@@ -401,7 +402,8 @@ class Stream:
         save.check_numbers(path, about)
         layout = Layout.from_dict(about["layout"])
         source = (about["source"][0], about["source"][1])
-        geometry = Geometry.of(source, self.size, self.model.settings.pad)
+        settings = self.model.settings
+        geometry = Geometry.of(source, self.size, settings.pad, settings.enlarge)
         total = layout.groups * layout.slots
         fresh = jax.eval_shape(
             partial(start_video, geometry=geometry, groups=layout.groups),

@@ -69,7 +69,7 @@ def sweep_settings(
     if not numbers:
         raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")
     wanted = model.settings.size if size is None else size
-    geometry = Geometry.of(source, wanted, model.settings.pad)
+    geometry = Geometry.of(source, wanted, model.settings.pad, model.settings.enlarge)
     masks, valid = ids.one_hot(mask, numbers, range(len(numbers)), len(numbers))
     width, count = min(model.settings.every, LONGEST_BLOCK), len(frames)
     writes = sum(model.memorizes(time, (0,)) for time in range(1, count))

@@ -26,7 +26,7 @@ def segmentation_terms(
     logits: Float[Array, "t c H W"],
     labels: UInt8[Array, "t H W"],
     valid: Bool[Array, " o"],
-    fraction: Float[Array, ""],
+    fraction: Float[Array, ""] | float,
 ) -> dict[str, Float[Array, " t"]]:
     """Losses of each predicted frame: cross-entropy, two kinds of soft IoU and of dice, Lovasz."""
 
@@ -72,7 +72,10 @@ def clip_loss(
       The loss and its terms.
     """
     out = objective(model, clip, key, remat=remat, dtype=dtype)
-    fraction = bootstrap_fraction(step, losses.bootstrap_start, losses.bootstrap_end, losses.top_p)
+    fraction = 1.0
+    if losses.top_p < 1:
+        start, end = losses.bootstrap_start, losses.bootstrap_end
+        fraction = bootstrap_fraction(step, start, end, losses.top_p)
     terms = segmentation_terms(out.logits, clip.labels[1:], clip.valid, fraction)
     metrics = {
         "segmentation": jnp.dot(out.weights, terms["cross_entropy"]),

@@ -126,6 +126,8 @@ class ValidateConfig:
       sequences: at most this many of them, evenly chosen; 0: all.
       frames: at most this many frames of each; 0: all.
       size: shorter side, in pixels, that the network works at; 0: the system's own.
+      also: further data sets, "DATASET:ROOT" or "DATASET:ROOT@SPLIT" each. All are scored each
+        time, and the mean of their J&F decides which weights are the best.
     """
 
     every: int = 0
@@ -135,6 +137,7 @@ class ValidateConfig:
     sequences: int = 0
     frames: int = 0
     size: int = 0
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("every", "sequences", "frames", "size"):

@@ -23,7 +23,7 @@ from rdejax.models.weights import save_weights
 from rdejax.signals import Stopped, StopSignals
 from rdejax.train.agreement import Agreement
 from rdejax.train.checkpoints import Checkpoints, Damaged, abstract
-from rdejax.train.config import TrainConfig
+from rdejax.train.config import TrainConfig, ValidateConfig
 from rdejax.train.initial_weights import build_model
 from rdejax.train.metrics import Window, all_finite, kept
 from rdejax.train.monitor import Clock, Monitor
@@ -37,7 +37,12 @@ from rdejax.train.parallel import (
 from rdejax.train.plan import plan_lines
 from rdejax.train.step import TrainState, init_state, make_predict, make_step, merge
 from rdejax.train.system import create_system
-from rdejax.train.validate import validate, validation_sequences
+from rdejax.train.validate import (
+    mean_scores,
+    validate,
+    validation_sequences,
+    validation_sets,
+)
 from rdejax.train.workdir import (
     as_json,
     begin,
@@ -83,7 +88,8 @@ def train(config: TrainConfig, workdir: Path | str, *, resume: bool = False) -> 
 def _train(config: TrainConfig, workdir: Path, *, resume: bool) -> Path:
     mesh = make_mesh(config.batch, config.scale.accumulate)
     sources = [open_source(spec, skip_bad=config.skip_bad) for spec in config.data]
-    sequences = validation_sequences(config.validate) if config.validate.every else []
+    sets = validation_sets(config.validate) if config.validate.every else []
+    validated = [(part, validation_sequences(part)) for part in sets]
     with Checkpoints(workdir / "checkpoints", config.keep) as checkpoints:
         first, notes = begin(workdir, config, checkpoints, resume=resume)
         if first and measures_differently(checkpoints.record(first)["config"], config):
@@ -97,7 +103,7 @@ def _train(config: TrainConfig, workdir: Path, *, resume: bool) -> Path:
         with monitor, StopSignals() as stop:
             for line in (*notes, *plan_lines(config, model, state, sources, workdir)):
                 monitor.say(line)
-            run = _Run(config, workdir, model, mesh, checkpoints, sequences, monitor, stop)
+            run = _Run(config, workdir, model, mesh, checkpoints, validated, monitor, stop)
             state = run.steps(batches, state, first)
             checkpoints.wait()
             weights = workdir / "weights.safetensors"
@@ -161,7 +167,7 @@ class _Run:
     model: System
     mesh: Mesh
     checkpoints: Checkpoints
-    sequences: list[VideoSequence]
+    validated: list[tuple[ValidateConfig, list[VideoSequence]]]
     monitor: Monitor
     stop: StopSignals
 
@@ -262,15 +268,14 @@ class _Run:
     def _validate(self, done: int, state: TrainState) -> float | None:
         model = self.averaged(state)
         alone = jax.process_count() == 1
-        scores = validate(
-            model,
-            self.config.validate,
-            self.sequences,
-            stopped=lambda: alone and self.stop.asked,
-        )
-        if scores is None:
-            self._save(done, state, None)
-            self._stop(done, state)
+        each: list[tuple[str, dict[str, Any]]] = []
+        for config, sequences in self.validated:
+            found = validate(model, config, sequences, stopped=lambda: alone and self.stop.asked)
+            if found is None:
+                self._save(done, state, None)
+                self._stop(done, state)
+            each.append((config.root or "", found))
+        scores = mean_scores(each)
         self.monitor.validation(done, scores)
         best = self.checkpoints.best
         if best is None or scores["J&F"] > best[1]:

@@ -27,6 +27,8 @@ def bootstrapped_mean(
     loss: Float[Array, "H W"], fraction: Float[Array, ""] | float
 ) -> Float[Array, ""]:
     """Mean of the hardest int(H * W * fraction) pixels (at least one); `fraction` may be traced."""
+    if isinstance(fraction, float) and fraction >= 1:
+        return loss.mean()  # spares the sorting
     flat = jnp.sort(loss.reshape(-1), descending=True)
     count = jnp.maximum(jnp.floor(flat.size * jnp.asarray(fraction)), 1.0)
     keep = jnp.arange(flat.size) < count

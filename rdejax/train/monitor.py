@@ -135,11 +135,14 @@ class Monitor:
         """Scores of a validation, see `rdejax.train.validate.validate`."""
         each = {name: _round(v) for name, v in scores["sequences"].items()}
         means = {name: _round(scores[name]) for name in ("J&F", "J", "F")}
-        self._write({"step": step, "validation": {**means, "sequences": each}})
+        sets = {name: _round(v) for name, v in scores.get("sets", {}).items()}
+        line = {**means, **({"sets": sets} if sets else {}), "sequences": each}
+        self._write({"step": step, "validation": line})
         if self._bar is not None:
             self.say(f"step {step}: validation J&F {means['J&F']}  J {means['J']}  F {means['F']}")
         self._scalars(
-            step, {f"validation/{name.replace('&', '_and_')}": v for name, v in means.items()}
+            step,
+            {f"validation/{name.replace('&', '_and_')}": v for name, v in (means | sets).items()},
         )
 
     def picture(self, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:

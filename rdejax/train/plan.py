@@ -86,4 +86,5 @@ def _validation(config: TrainConfig) -> list[str]:
     v = config.validate
     if not v.every:
         return []
-    return [f"validation every {v.every} steps on {v.dataset} {v.split} in {v.root}; best is kept"]
+    sets = ", ".join([f"{v.dataset} {v.split} in {v.root}", *v.also])
+    return [f"validation every {v.every} steps on {sets}; best is kept"]

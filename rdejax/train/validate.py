@@ -26,6 +26,44 @@ from rdejax.propagate.slots import known_layout
 from rdejax.train.config import ValidateConfig
 
 
+def validation_sets(config: ValidateConfig) -> list[ValidateConfig]:
+    """One configuration for each data set: that of `root`, then those of `also`.
+
+    Raises:
+      RdejaxError: an entry of `also` that is not DATASET:ROOT.
+    """
+    sets = [dataclasses.replace(config, also=())]
+    for entry in config.also:
+        dataset, colon, path = entry.partition(":")
+        root, at, split = path.rpartition("@")
+        if not at or Path(path).exists():
+            root, split = path, config.split
+        if not colon or not root:
+            raise RdejaxError(f"validate.also={entry!r}: give DATASET:ROOT or DATASET:ROOT@SPLIT")
+        sets.append(dataclasses.replace(sets[0], dataset=dataset, root=root, split=split))
+    return sets
+
+
+def mean_scores(each: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Scores of several data sets as `validate` gives those of one.
+
+    Args:
+      each: folder and scores of each set.
+
+    Returns:
+      The scores, if there is one set. Else the sets' mean "J&F", "J" and "F", the sequences of all
+      as "SET/SEQUENCE", and "sets": the J&F of each. A set is called after its folder, by the
+      whole path where names repeat.
+    """
+    if len(each) == 1:
+        return each[0][1]
+    if len({Path(root).name for root, _ in each}) == len(each):
+        each = [(Path(root).name, scores) for root, scores in each]
+    means = {n: sum(scores[n] for _, scores in each) / len(each) for n in ("J&F", "J", "F")}
+    sequences = {f"{n}/{k}": v for n, scores in each for k, v in scores["sequences"].items()}
+    return {**means, "sequences": sequences, "sets": {n: scores["J&F"] for n, scores in each}}
+
+
 def validation_sequences(config: ValidateConfig) -> list[VideoSequence]:
     """The sequences to validate on, cut to their first `config.frames` frames.
 
@@ -123,7 +161,7 @@ def _segment(model: System, config: ValidateConfig, sequence: VideoSequence, fol
     given = read_given(sequence, source)
     size = config.size or model.settings.size or DEFAULT_SIZE
     video = stream(model, layout=known_layout(given.masks), size=size)
-    inner = Geometry.of(source.size, size, model.settings.pad).inner
+    inner = Geometry.of(source.size, size, model.settings.pad, model.settings.enlarge).inner
     chunk = frames_per_call(None, model.settings.every, source.size, inner)
     folder.mkdir(parents=True)
 

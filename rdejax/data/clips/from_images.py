@@ -21,13 +21,14 @@ _IN_FRONT = 0.35  # head start of labelled sprites over distractors in a draw fr
 _CUT_OFF = 0.2  # share of its outline at the image's border from which an object counts as cut off
 
 
-def _cut_off(mask: np.ndarray) -> bool:
+def is_cut_off(mask: UInt8[np.ndarray, "h w"]) -> bool:
+    """Whether an object (0 or 1, not empty) ends at the image's border."""
     x, y, w, h = cv2.boundingRect(mask)
     edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
     return sum(int(np.count_nonzero(e)) for e in edges) > _CUT_OFF * 2 * (w + h)
 
 
-def _cut(rng: np.random.Generator, draw: Draw) -> Sample:
+def cut_object(rng: np.random.Generator, draw: Draw) -> Sample:
     """A random image and the mask (uint8 0, 1) of one of its objects, preferably a whole one."""
     spare = None
     for _ in range(_DRAWS):
@@ -37,7 +38,7 @@ def _cut(rng: np.random.Generator, draw: Draw) -> Sample:
             continue
         mask = (ids == rng.choice(found)).astype(np.uint8)
         # Straight edges inside of a frame give pasted objects away, and real ones have none.
-        if spare is not None or not _cut_off(mask):
+        if spare is not None or not is_cut_off(mask):
             return image, mask
         spare = image, mask
     if spare is None:
@@ -63,12 +64,13 @@ def _layers(
     background = Background(rng, image, [mask for _, mask in labelled], config)
     sprites: list[Sprite] = []
     for label in range(len(own) + 1, wanted + 1):
-        labelled.append(_cut(rng, draw))
+        twin = config.twin and labelled and rng.random() < config.twin
+        labelled.append(labelled[-1] if twin else cut_object(rng, draw))
         sprites.append(Sprite(rng, *labelled[-1], label, config))
     for _ in range(config.distractors):
         if rng.random() < config.distractor:
             alike = rng.random() < config.lookalike
-            cut = labelled[rng.integers(len(labelled))] if alike else _cut(rng, draw)
+            cut = labelled[rng.integers(len(labelled))] if alike else cut_object(rng, draw)
             sprites.append(Sprite(rng, *cut, 0, config))
     # Who is in front is chance, but what is to be followed is rarely hidden from the start.
     depth = [rng.random() + _IN_FRONT * (sprite.label > 0) for sprite in sprites]

@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 
 from rdejax.data.batch import Clip
 from rdejax.data.clips.augment import (
@@ -17,7 +17,8 @@ from rdejax.data.clips.augment import (
     warp_image,
     warp_labels,
 )
-from rdejax.data.clips.curriculum import max_gap
+from rdejax.data.clips.curriculum import draw_frames, max_gap
+from rdejax.data.clips.paste import Donors, Origin, paste_tracks
 from rdejax.data.clips.perturb import perturb_objects
 from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.data.sources.videos import VideoSource, too_short
@@ -28,37 +29,6 @@ _SEQUENCES = 10  # sequences tried before none with a usable object is an error
 
 class NoObjectError(RdejaxError):
     """Nothing that could be followed was found, though every file could be read."""
-
-
-def draw_frames(
-    rng: np.random.Generator, length: int, count: int, gap: int, reverse: float
-) -> Int[np.ndarray, " count"]:
-    """Numbers of the frames of a clip, in the clip's order.
-
-    Neighbours lie 1 to `gap` apart, less in a video too short for that; one with fewer frames than
-    the clip is run through to and fro.
-
-    Args:
-      rng: random generator.
-      length: frames of the video, 2 or more.
-      count: frames of the clip.
-      gap: largest gap.
-      reverse: probability that time runs backwards.
-
-    Raises:
-      RdejaxError: a video of one frame.
-    """
-    if length < 2:
-        raise RdejaxError(f"{length} frames with a mask; a clip needs two")
-    if length < count:
-        turn = 2 * (length - 1)
-        phase = (rng.integers(turn) + np.arange(count)) % turn
-        frames = np.minimum(phase, turn - phase)
-    else:
-        gap = min(gap, (length - 1) // max(1, count - 1))
-        offsets = np.concatenate([[0], np.cumsum(rng.integers(1, gap + 1, count - 1))])
-        frames = rng.integers(0, length - offsets[-1]) + offsets
-    return frames[::-1] if rng.random() < reverse else frames
 
 
 def choose_objects(
@@ -81,6 +51,7 @@ def make_video_clip(
     clip: ClipConfig,
     video: VideoConfig,
     progress: float = 0.0,
+    donors: Donors | None = None,
 ) -> Clip:
     """A clip cut from a random video of a source (STM's, STCN's and RDE-VOS's main training).
 
@@ -93,6 +64,7 @@ def make_video_clip(
       clip: frames, size, objects and perturb.
       video: the rest.
       progress: step / steps, for the curriculum.
+      donors: where `video.paste` takes objects from; None: from `source`.
 
     Returns:
       A clip of s x s pixels. The first slot is always filled.
@@ -105,7 +77,7 @@ def make_video_clip(
     for _ in range(_SEQUENCES):
         index = int(rng.integers(len(source)))
         for _ in range(video.tries):
-            made = _try(rng, source, index, clip, video, progress)
+            made = _try(rng, source, index, clip, video, progress, donors)
             if made is not None:
                 return made
     raise NoObjectError(
@@ -122,6 +94,7 @@ def _try(
     clip: ClipConfig,
     video: VideoConfig,
     progress: float,
+    donors: Donors | None,
 ) -> Clip | None:
     """A clip of one sequence; None if its first frame shows no object of the right size."""
     gap = max_gap(progress, video.gaps, video.phases, source.spacing)
@@ -148,6 +121,17 @@ def _try(
             _same_size(read[frame][1], ids, source.name(index), frame)
     frames = np.stack([warp_image(read[f][0], *m) for f, m in zip(chosen, maps, strict=True)])
     labels = np.stack([warp_labels(read[f][1], *m) for f, m in zip(chosen, maps, strict=True)])
+    paste = video.paste
+    if paste.share and rng.random() < paste.share:
+        sizes = np.sqrt(np.bincount(first.ravel(), minlength=256))
+        hosts = [Origin(source, index, int(o), float(sizes[o])) for o in objects]
+        widest = max_gap(progress, video.gaps, video.phases)
+        paste_tracks(rng, frames, labels, hosts, donors or Donors([source]), clip, paste, widest)
+        objects = choose_objects(
+            rng, labels[0], clip.objects, video.min_area * area, video.max_area * area
+        )
+        if not len(objects):
+            return None
     return _finish(rng, frames, labels, objects, clip, video)
 
 

@@ -8,7 +8,7 @@ from rdejax.data.clips.appearance import Light, colour_matrix
 from rdejax.data.clips.motion import Motion
 from rdejax.data.config import ClipConfig
 
-_PAD = 3  # pixels of background kept round a cut-out, so that its edge can be soft
+CUT_PAD = 3  # pixels of background kept round a cut-out, so that its edge can be soft
 _ENLARGED = 2.0  # a small cut-out drawn larger than this would be a blur
 
 
@@ -28,6 +28,45 @@ def _brighten(image: np.ndarray, factor: float) -> np.ndarray:
     if abs(factor - 1) < 0.01:
         return image
     return cv2.convertScaleAbs(image, alpha=factor)
+
+
+def cut_out(
+    image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], scale: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Image and alpha (0..255) about an object, reduced if it will be drawn much smaller.
+
+    Args:
+      image: where it is cut out of.
+      mask: the object, 0 or 1, not empty.
+      scale: output pixels per pixel of the image.
+
+    Returns:
+      Both show the object's bounding box and `CUT_PAD` pixels of the image round it; and the output
+      pixels per pixel of theirs.
+    """
+    x, y, w, h = cv2.boundingRect(mask)
+    alpha = 255 * mask[y : y + h, x : x + w]
+    image = image[max(0, y - CUT_PAD) : y + h + CUT_PAD, max(0, x - CUT_PAD) : x + w + CUT_PAD]
+    # Colours where the image ends are repeated; alpha is 0 there, so that the object's edge is
+    # as soft as elsewhere.
+    top, left = CUT_PAD - min(y, CUT_PAD), CUT_PAD - min(x, CUT_PAD)
+    bottom, right = h + 2 * CUT_PAD - image.shape[0] - top, w + 2 * CUT_PAD - image.shape[1] - left
+    image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    alpha = cv2.copyMakeBorder(
+        alpha, CUT_PAD, CUT_PAD, CUT_PAD, CUT_PAD, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0)
+    )
+    if scale < 0.6:  # sampling four of many pixels would flicker
+        factor = min(1.0, 1.5 * scale)
+        reduced = (
+            max(4, round(image.shape[1] * factor)),
+            max(4, round(image.shape[0] * factor)),
+        )
+        scale *= float(np.sqrt(alpha.size / (reduced[0] * reduced[1])))
+        image = cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
+        alpha = cv2.resize(alpha, reduced, interpolation=cv2.INTER_AREA)
+    else:
+        alpha = cv2.blur(alpha, (3, 3))
+    return image, alpha, scale
 
 
 class Background:
@@ -114,7 +153,7 @@ class Sprite:
         own = np.sqrt(np.count_nonzero(mask))
         target = min(target, max(_ENLARGED * own, 1.5 * config.smallest * size))
         scale = target / own
-        image, mask, scale = self._cut_out(image, mask, scale)
+        image, mask, scale = cut_out(image, mask, scale)
         image, mask = _mirror(rng, image, mask)
         if label == 0 or rng.random() < 0.3:  # a colour of its own
             gain = rng.uniform(0.75, 1.25, 3)
@@ -140,35 +179,6 @@ class Sprite:
         self.jump = rng.uniform(2, 4)
         self.shadow = rng.uniform(0.2, 0.6) * (rng.random() < config.shadow)
         self.shadow_shift = target * rng.uniform(-0.3, 0.3, 2)
-
-    @staticmethod
-    def _cut_out(
-        image: np.ndarray, mask: np.ndarray, scale: float
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Image and alpha (0..255) about the object, reduced if it will be drawn much smaller."""
-        x, y, w, h = cv2.boundingRect(mask)
-        alpha = 255 * mask[y : y + h, x : x + w]
-        image = image[max(0, y - _PAD) : y + h + _PAD, max(0, x - _PAD) : x + w + _PAD]
-        # Colours where the image ends are repeated; alpha is 0 there, so that the object's edge is
-        # as soft as elsewhere.
-        top, left = _PAD - min(y, _PAD), _PAD - min(x, _PAD)
-        bottom, right = h + 2 * _PAD - image.shape[0] - top, w + 2 * _PAD - image.shape[1] - left
-        image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REPLICATE)
-        alpha = cv2.copyMakeBorder(
-            alpha, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0)
-        )
-        if scale < 0.6:  # sampling four of many pixels would flicker
-            factor = min(1.0, 1.5 * scale)
-            reduced = (
-                max(4, round(image.shape[1] * factor)),
-                max(4, round(image.shape[0] * factor)),
-            )
-            scale *= float(np.sqrt(alpha.size / (reduced[0] * reduced[1])))
-            image = cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
-            alpha = cv2.resize(alpha, reduced, interpolation=cv2.INTER_AREA)
-        else:
-            alpha = cv2.blur(alpha, (3, 3))
-        return image, alpha, scale
 
     def step(self, t: int) -> None:
         """Moves on to frame `t`."""
