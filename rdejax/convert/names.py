@@ -28,7 +28,7 @@ _SHOWN = 40
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class AxisOrder:
     """How an array is stored in PyTorch.
 
     Attributes:
@@ -40,15 +40,15 @@ class Layout:
     array: Callable[[np.ndarray], np.ndarray]
 
 
-VECTOR = Layout(lambda s: s, lambda a: a)
-LINEAR = Layout(lambda s: s[::-1], lambda a: a.T)
-CONV = Layout(lambda s: (s[3], s[2], s[0], s[1]), lambda a: a.transpose(2, 3, 1, 0))
+VECTOR = AxisOrder(lambda s: s, lambda a: a)
+LINEAR = AxisOrder(lambda s: s[::-1], lambda a: a.T)
+CONV = AxisOrder(lambda s: (s[3], s[2], s[0], s[1]), lambda a: a.transpose(2, 3, 1, 0))
 # A 1 x k x k convolution over time and space, here a k x k one on each frame.
-FRAME_CONV = Layout(
+FRAME_CONV = AxisOrder(
     lambda s: (s[3], s[2], 1, s[0], s[1]), lambda a: a[:, :, 0].transpose(2, 3, 1, 0)
 )
 # A 2 x k x k convolution that ends with one frame, here a k x k one over both frames' channels.
-TWO_FRAME_CONV = Layout(
+TWO_FRAME_CONV = AxisOrder(
     lambda s: (s[3], s[2] // 2, 2, s[0], s[1]),
     lambda a: a.transpose(3, 4, 2, 1, 0).reshape(*a.shape[3:], -1, a.shape[0]),
 )
@@ -59,11 +59,11 @@ class Target:
     """Where an entry of the state dict goes: our path, its layout, and PyTorch's shape."""
 
     path: str
-    layout: Layout
+    layout: AxisOrder
     shape: Shape
 
 
-def _layout(path: str, ndim: int) -> Layout:
+def _layout(path: str, ndim: int) -> AxisOrder:
     if ndim == 4 and path.startswith("memory/"):
         squeezes = re.fullmatch(r"memory/compress_\w+/squeeze/kernel", path)
         return TWO_FRAME_CONV if squeezes else FRAME_CONV

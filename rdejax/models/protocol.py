@@ -268,6 +268,16 @@ def add_groups(state: Any, fresh: Any, new: Bool[Array, "g s"]) -> Any:
     return merged.replace(valid=state.valid | new)
 
 
+def with_groups(state: State, groups: int) -> State:
+    """The state with empty groups added up to `groups`; see `State`."""
+    extra = groups - state.valid.shape[0]
+    if extra <= 0:
+        return state
+    return jax.tree.map(
+        lambda x: jnp.concatenate([x, jnp.zeros((extra, *x.shape[1:]), x.dtype)]), state
+    )
+
+
 def one_frame(features: Features, index: Int[Array, ""] | int) -> Features:
     """Features of one frame of a batch; keeps the leading axis, of length 1."""
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, index, 1, axis=0), features)

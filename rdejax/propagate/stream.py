@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, UInt8
 
 from rdejax.errors import RdejaxError
-from rdejax.models.protocol import State, System
+from rdejax.models.protocol import State, System, with_groups
 from rdejax.propagate import ids, save
 from rdejax.propagate.geometry import Geometry
+from rdejax.propagate.inputs import Inputs, Start, in_blocks
 from rdejax.propagate.pending import Part, Pending
 from rdejax.propagate.programs import add_objects, segment_blocks, start_video
 from rdejax.propagate.schedule import (
@@ -29,31 +30,6 @@ from rdejax.propagate.slots import Layout, plan_layout
 
 # What a push changes in a stream.
 _CHANGING = ("geometry", "layout", "state", "time", "writes", "starts")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Start:
-    """A frame in which objects get their first masks, and where they go."""
-
-    index: int
-    mask: UInt8[np.ndarray, "h w"]
-    ids: list[int]
-    slots: list[int]
-    layout: Layout
-    given: dict[str, np.ndarray] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Inputs:
-    """Frames, and what was given for each of them beside its picture."""
-
-    frames: UInt8[np.ndarray, "n h w 3"]
-    beside: dict[str, np.ndarray]
-
-    def part(self, begin: int, end: int) -> "_Inputs":
-        return _Inputs(
-            self.frames[begin:end], {name: x[begin:end] for name, x in self.beside.items()}
-        )
 
 
 class Stream:
@@ -229,11 +205,11 @@ class Stream:
         """
         self._refuse_broken()
         frames, starts = self._checked(frames, masks or {})
-        inputs = _Inputs(frames, ids.checked_beside(beside or {}, len(frames), self.model))
+        inputs = Inputs(frames, ids.checked_beside(beside or {}, len(frames), self.model))
         with self._as_before():
             return self._submit(inputs, starts, want_probs)
 
-    def _submit(self, inputs: _Inputs, starts: list[_Start], want_probs: bool) -> Pending:
+    def _submit(self, inputs: Inputs, starts: list[Start], want_probs: bool) -> Pending:
         frames = inputs.frames
         if self.geometry is None:
             source = (frames.shape[1], frames.shape[2])
@@ -253,7 +229,7 @@ class Stream:
 
     def _checked(
         self, frames: np.ndarray, masks: Mapping[int, np.ndarray]
-    ) -> tuple[np.ndarray, list[_Start]]:
+    ) -> tuple[np.ndarray, list[Start]]:
         """Frames and first masks, with all that could be wrong with them looked at."""
         frames = ids.checked_frames(frames, self.geometry and self.geometry.source)
         size = (frames.shape[1], frames.shape[2])
@@ -273,10 +249,10 @@ class Stream:
         for index, mask, new in found:
             layout, slots = (layout or plan_layout([len(n) for *_, n in found])).place(new)
             given = ids.given_in_slots(self.given, new, slots, layout.groups * layout.slots)
-            starts.append(_Start(index, mask, new, slots, layout, given))
+            starts.append(Start(index, mask, new, slots, layout, given))
         return frames, starts
 
-    def _advance(self, inputs: "_Inputs", pending: Pending) -> None:
+    def _advance(self, inputs: Inputs, pending: Pending) -> None:
         """Frames without new masks, in blocks that end where a frame is memorised."""
         frames = inputs.frames
         if self.state is None:
@@ -305,7 +281,7 @@ class Stream:
             self._run(inputs.part(position, position + used), blocks, width, pending)
             position += used
 
-    def _run(self, inputs: "_Inputs", blocks: list[Block], width: int, pending: Pending) -> None:
+    def _run(self, inputs: Inputs, blocks: list[Block], width: int, pending: Pending) -> None:
         """One compiled call."""
         assert self.state is not None and self.geometry is not None and self.layout is not None
         self.writes += sum(block.memorize for block in blocks)
@@ -326,7 +302,7 @@ class Stream:
         real = np.concatenate([np.arange(width) < block.length for block in blocks])
         pending.add(Part(count, self.layout, label, prob, real))
 
-    def _insert(self, inputs: "_Inputs", start: _Start, pending: Pending) -> None:
+    def _insert(self, inputs: Inputs, start: Start, pending: Pending) -> None:
         """A frame whose mask brings new objects."""
         assert self.geometry is not None
         # Copies, for the device may still read them when the caller reuses its buffers.
@@ -422,25 +398,3 @@ class Stream:
 
     def _identity(self) -> dict[str, Any]:
         return {"model": self.model.name, "settings": self.settings}
-
-
-def with_groups(state: State, groups: int) -> State:
-    """The state with empty groups added up to `groups`; see `State`."""
-    extra = groups - state.valid.shape[0]
-    if extra <= 0:
-        return state
-    return jax.tree.map(
-        lambda x: jnp.concatenate([x, jnp.zeros((extra, *x.shape[1:]), x.dtype)]), state
-    )
-
-
-def in_blocks(
-    frames: Shaped[np.ndarray, "n ..."], blocks: list[Block], width: int
-) -> Shaped[np.ndarray, "b m ..."]:
-    """A copy of frames, cut into blocks of `width`; a shorter one is filled with its last frame."""
-    ends = np.cumsum([block.length for block in blocks])
-    index = [
-        np.minimum(np.arange(end - block.length, end - block.length + width), end - 1)
-        for block, end in zip(blocks, ends, strict=True)
-    ]
-    return frames[np.stack(index)]

@@ -20,9 +20,9 @@ from rdejax.models.registry import outline
 from rdejax.nn.replaced import replaced
 from rdejax.propagate import ids
 from rdejax.propagate.geometry import Geometry
+from rdejax.propagate.inputs import in_blocks
 from rdejax.propagate.programs import segment_blocks, start_video
 from rdejax.propagate.schedule import LONGEST_BLOCK, encoded_at_once, next_blocks
-from rdejax.propagate.stream import in_blocks
 
 _BLOCKS = 4  # blocks of frames per compiled call
 # Not compiled by themselves: jit would compare this rule's settings, which are tracers here.
