@@ -299,18 +299,18 @@ def frame_by_frame(
     """
     if jax.tree.leaves(features)[0].shape[0] == 1 and real is None:
         return step(state, features)
-    shape = jax.eval_shape(step, state, one_frame(features, 0))[1]
-    given = jnp.ones(jax.tree.leaves(features)[0].shape[0], bool) if real is None else real
 
-    def one(state: Any, inputs: tuple[Features, Array]) -> tuple[Any, Array]:
+    def skip(state: Any, frame: Features) -> tuple[Any, Array]:
+        logits = jax.eval_shape(step, state, frame)[1]
+        return state, jnp.zeros(logits.shape, logits.dtype)
+
+    def one(state: Any, inputs: tuple[Features, Array | None]) -> tuple[Any, Array]:
         frame, counts = inputs
         frame = jax.tree.map(lambda x: x[None], frame)
-        if real is None:
+        if counts is None:
             state, logits = step(state, frame)
         else:
-            state, logits = lax.cond(
-                counts, step, lambda s, f: (s, jnp.zeros(shape.shape, shape.dtype)), state, frame
-            )
+            state, logits = lax.cond(counts, step, skip, state, frame)
         return state, logits[0]
 
-    return lax.scan(one, state, (features, given))
+    return lax.scan(one, state, (features, real))

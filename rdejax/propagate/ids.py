@@ -1,6 +1,6 @@
 """The user's ids and arrays: what is taken of them, and what they become."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,11 +121,6 @@ def checked_beside(beside: Mapping[str, Any], count: int, model: System) -> dict
                 f"{name} has {entries} entries for {count} frames; give one for each frame"
             )
     return out
-
-
-def new_ids(mask: UInt8[np.ndarray, "h w"], known: Iterable[int]) -> list[int]:
-    """Ids in the mask that are not known yet, ascending."""
-    return sorted(set(np.unique(mask).tolist()) - {0} - set(known))
 
 
 def one_hot(

@@ -1,7 +1,7 @@
 """Which object sits in which slot: groups of objects that got their first mask together."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,11 @@ def known_layout(masks: Mapping[int, np.ndarray]) -> Layout | None:
     return plan_layout([len(ids) for ids in starts]) if starts else None
 
 
+def new_ids(mask: np.ndarray, known: Iterable[int]) -> list[int]:
+    """Ids in the mask that are not known yet, ascending."""
+    return sorted(set(np.unique(mask).tolist()) - {0} - set(known))
+
+
 def starting_ids(masks: Mapping[int, np.ndarray]) -> list[list[int]]:
     """Ids that start together, for each frame whose mask holds new ones, in the frames' order.
 
@@ -84,7 +89,7 @@ def starting_ids(masks: Mapping[int, np.ndarray]) -> list[list[int]]:
     seen: set[int] = set()
     starts = []
     for time in sorted(masks):
-        new = set(np.unique(masks[time]).tolist()) - {0} - seen
-        seen |= new
-        starts += [sorted(new)] if new else []
+        new = new_ids(masks[time], seen)
+        seen |= set(new)
+        starts += [new] if new else []
     return starts

@@ -26,7 +26,7 @@ from rdejax.propagate.schedule import (
     frames_per_call,
     next_blocks,
 )
-from rdejax.propagate.slots import Layout, plan_layout
+from rdejax.propagate.slots import Layout, new_ids, plan_layout
 
 # What a push changes in a stream.
 _CHANGING = ("geometry", "layout", "state", "time", "writes", "starts")
@@ -237,7 +237,7 @@ class Stream:
         found: list[tuple[int, np.ndarray, list[int]]] = []
         for index in sorted(map(ids.checked_index, masks)):
             mask = ids.checked_mask(index, masks[index], len(frames), size)
-            if new := ids.new_ids(mask, known):
+            if new := new_ids(mask, known):
                 found.append((index, mask, new))
                 known |= set(new)
         if self.max_objects is not None and found and len(known) > self.max_objects:

@@ -23,6 +23,7 @@ from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.inputs import in_blocks
 from rdejax.propagate.programs import segment_blocks, start_video
 from rdejax.propagate.schedule import LONGEST_BLOCK, encoded_at_once, next_blocks
+from rdejax.propagate.slots import new_ids
 
 _BLOCKS = 4  # blocks of frames per compiled call
 # Not compiled by themselves: jit would compare this rule's settings, which are tracers here.
@@ -65,7 +66,7 @@ def sweep_settings(
     frames = ids.checked_frames(frames, None)
     source = (frames.shape[1], frames.shape[2])
     mask = ids.checked_mask(0, first_mask, len(frames), source)
-    numbers = ids.new_ids(mask, ())
+    numbers = new_ids(mask, ())
     if not numbers:
         raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")
     wanted = model.settings.size if size is None else size
