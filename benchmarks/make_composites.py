@@ -8,8 +8,8 @@ and objects of the other sequences (or its own once more, at another time and pl
 and is the same for the same seed. It is made of data that may not be passed on: keep it out of
 the repository.
 
-    python infer.py --dataset davis2017 --root OUT --output MASKS
-    python -m rdejax.evaluate --dataset davis2017 --root OUT --results MASKS
+    rdejax infer --dataset davis2017 --root OUT --output MASKS
+    rdejax evaluate --dataset davis2017 --root OUT --results MASKS
 """
 
 import dataclasses

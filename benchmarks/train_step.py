@@ -1,6 +1,6 @@
 """What a training step costs: data, forward, backward, update, FLOP/s and memory.
 
-    python benchmarks/train_step.py [configs/rde_stage3.py] [--batch 1] [--size 384]
+    python benchmarks/train_step.py [rde_stage3] [--batch 1] [--size 384]
 
 The step of a configuration on made-up clips (`synthetic` data). Its parts are compiled and timed
 apart: forward is the loss, backward what its gradients take on top, update the optimiser. XLA
@@ -9,7 +9,6 @@ same with rematerialisation. Precision is float32 unless --bfloat16 is given.
 """
 
 import dataclasses
-import importlib.util
 import itertools
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from rdejax.data.loader import clip_loader
 from rdejax.models import create
 from rdejax.train.clip_loss import batch_loss
 from rdejax.train.config import TrainConfig
+from rdejax.train.load_config import load_config
 from rdejax.train.step import TrainState, init_state, make_gradients, make_update, merge
 from rdejax.train.system import objective_of
 
@@ -37,7 +37,7 @@ class Arguments:
     """What to measure.
 
     Attributes:
-      config: configuration file.
+      config: a recipe's name or a file.
       batch: clips per step; 0: the configuration's.
       size: side of the frames; 0: the configuration's.
       repeats: timed runs of each part.
@@ -47,7 +47,7 @@ class Arguments:
       output: JSON file.
     """
 
-    config: tyro.conf.Positional[Path] = Path("configs/rde_stage3.py")
+    config: tyro.conf.Positional[str] = "rde_stage3"
     batch: int = 1
     size: int = 0
     repeats: int = 3
@@ -59,11 +59,7 @@ class Arguments:
 
 def load(args: Arguments) -> TrainConfig:
     """The configuration with the sizes asked for."""
-    spec = importlib.util.spec_from_file_location("experiment", args.config)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config: TrainConfig = module.config
+    config = load_config(args.config)
     clip = dataclasses.replace(config.clip, size=args.size or config.clip.size)
     precision = "bfloat16" if args.bfloat16 else "float32"
     return dataclasses.replace(
@@ -149,7 +145,7 @@ def main() -> None:
         Console(width=110).print(table)
         model = create(config.system)
         content = {
-            "config": str(args.config),
+            "config": args.config,
             "batch": config.batch,
             "frames": clip.frames,
             "size": clip.size,

@@ -1,25 +1,3 @@
-"""STCN, stage 1: BL30K, after stage 0.
+"""The recipe `stcn_stage1`, by the name of a file; it is rdejax/configs/stcn_stage1.py."""
 
-    python train.py configs/stcn_stage1.py --workdir runs/stcn_stage1 --init runs/stcn_stage0 \
-        --data bl30k:BL30K
-
-Two objects; the weights of stage 0 get the channel of the other objects by themselves.
-"""
-
-from rdejax.train.config import LossConfig, TrainConfig
-from rdejax.train.recipes import MIXED, bl30k_video, published_optimizer, video_clip
-
-config = TrainConfig(
-    system="stcn",
-    clip=video_clip(frames=3, perturb=1.0),
-    video=bl30k_video(),
-    batch=8,
-    steps=500_000,
-    loss=LossConfig(bootstrap_start=20_000, bootstrap_end=70_000),
-    optimizer=published_optimizer(lr=1e-5, decay_at=400_000),
-    scale=MIXED,
-    save_every=2_000,
-    log_every=100,
-    images_every=5_000,
-    threads=8,
-)
+from rdejax.configs.stcn_stage1 import config as config

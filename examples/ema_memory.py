@@ -1,6 +1,6 @@
 """A memory rule of one's own in one file: an exponential moving average of all memorised frames.
 
-    python infer.py VIDEO --mask FIRST_MASK.png --output OUT --memory examples/ema_memory.py
+    rdejax infer VIDEO --mask FIRST_MASK.png --output OUT --memory examples/ema_memory.py
 
 Nothing else has to change: the file is named, its rule registers itself, and the networks around it
 stay as they are. The contract of `init`, `read` and `write` is in `rdejax/memory/protocol.py`.

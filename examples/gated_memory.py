@@ -1,7 +1,7 @@
 """A memory rule that learns: how much of the past each channel keeps. See docs/memory_rules.md.
 
-python train.py configs/rde_lite_smoke.py --memory examples/gated_memory.py --workdir RUN
-python infer.py VIDEO --mask FIRST_MASK.png --output OUT --checkpoint RUN
+rdejax train rde_lite_smoke --memory examples/gated_memory.py --workdir RUN
+rdejax infer VIDEO --mask FIRST_MASK.png --output OUT --checkpoint RUN
 """
 
 import math

@@ -4,7 +4,7 @@
 
     clips/JPEGImages/<name>/00000.jpg ...   clips/Annotations/<name>/00000.png ...
 
-Segment and score them with `--dataset folder --root clips` of `infer.py` and `rdejax.evaluate`.
+Segment and score them with `--dataset folder --root clips` of `rdejax infer` and `rdejax.evaluate`.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ __all__ = ["RdejaxError", "load_model", "segment_video", "stream", "sweep_settin
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: importing JAX takes seconds, which `infer.py --help` need not wait for.
+    # On first use: importing JAX takes seconds, which `rdejax infer --help` need not wait for.
     if name in ("load_model", "segment_video", "stream"):
         import rdejax.api
 

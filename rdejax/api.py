@@ -18,8 +18,8 @@ def load_model(name_or_path: str, **settings: Any) -> System:
     """A model with its weights, ready to segment.
 
     Args:
-      name_or_path: name of bundled weights ("rde-lite"), a .safetensors file (as `train.py` and
-        `python -m rdejax.convert` write), the work folder of a training run, or a PyTorch .pth of a
+      name_or_path: name of bundled weights ("rde-lite"), a .safetensors file (as `rdejax train` and
+        `rdejax convert` write), the work folder of a training run, or a PyTorch .pth of a
         published RDE or STCN network.
       **settings: overrides: every, size, memory, pad, or a setting of the memory rule.
 

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rdejax.errors import RdejaxError
@@ -14,6 +15,28 @@ from rdejax.errors import RdejaxError
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What stands for None in settings: no top-k, no bound, the full size.
 _WORDS_FOR_NONE = ("all", "none")
+
+_subcommand: list[str] = []
+
+
+def program() -> str:
+    """The command as it was typed, for usage lines: "rdejax infer", "python -m rdejax.infer"."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        name = Path(sys.argv[0]).name
+    else:
+        name = f"python -m {spec.name.removesuffix('.__main__')}"
+    return " ".join((name, *_subcommand))
+
+
+@contextlib.contextmanager
+def subcommand(name: str) -> Iterator[None]:
+    """Within the block, `program` ends in this word."""
+    _subcommand.append(name)
+    try:
+        yield
+    finally:
+        _subcommand.pop()
 
 
 @contextlib.contextmanager

@@ -183,9 +183,9 @@ def test_settings_of_inference_are_told(two, tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "no results.json; make it with python -m rdejax.evaluate"),
+        (None, "no results.json; make it with rdejax evaluate"),
         ("{", "not a JSON object"),
-        ("{}", "not the results of python -m rdejax.evaluate"),
+        ("{}", "not the results of rdejax evaluate"),
         ('{"global": {}, "objects": {"a_1": {"J-Mean": 1}}, "settings": {}}', "not the results"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`python -m rdejax.data`: what it finds in sound and in broken data."""
+"""`rdejax data`: what it finds in sound and in broken data."""
 
 import json
 

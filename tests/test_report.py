@@ -320,7 +320,7 @@ def test_folders_that_are_no_result(tmp_path, capsys):
     assert "not finished" in fails(capsys, tmp_path / "begun")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "summary.json").write_text('{"sequences": [1]}')
-    assert "not written by infer.py" in fails(capsys, tmp_path / "odd")
+    assert "not written by rdejax infer" in fails(capsys, tmp_path / "odd")
     assert "belong together" in fails(capsys, tmp_path / "empty", "--root", tmp_path)
     assert "--megabytes" in fails(capsys, tmp_path / "empty", "--megabytes", 0.1)
 

@@ -1,4 +1,4 @@
-"""Command line: `python -m rdejax.compare A B [C ...] [--output DIR]`."""
+"""Command line: `rdejax compare A B [C ...] [--output DIR]`."""
 
 import dataclasses
 import re
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rdejax.cli import cli_errors
+from rdejax.cli import cli_errors, program
 from rdejax.compare.comparison import Comparison, compare
 from rdejax.compare.comparison_table import print_comparison, write_comparison
 from rdejax.compare.figures import difference_figure, global_figure, sequence_figure
@@ -21,7 +21,7 @@ Runs = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Compares result folders that python -m rdejax.evaluate has scored.
+    """Compares result folders that rdejax evaluate has scored.
 
     Prints the global numbers of all runs, their differences by sequence and the worst sequences;
     with --output also writes compare.json, compare.csv and bar plots. Every number is over the
@@ -56,7 +56,7 @@ def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default), compares, prints and writes."""
-    args = tyro.cli(Arguments, args=argv, prog="python -m rdejax.compare")
+    args = tyro.cli(Arguments, args=argv, prog=program())
     with cli_errors():
         plots = args.output is not None and not args.no_plots
         if plots:

@@ -167,7 +167,7 @@ def _missing(runs: Sequence[ScoredRun], common: Sequence[str]) -> list[str]:
 
 
 def _settings(runs: Sequence[ScoredRun], baseline: str) -> list[str]:
-    """Names the settings of infer.py in which runs differ from the baseline."""
+    """Names the settings of rdejax infer in which runs differ from the baseline."""
     first = next(run for run in runs if run.name == baseline)
     found = [(run.name, describe_inference(first, run)) for run in runs if run is not first]
     return [f"settings, {baseline} -> {name}: {text}" for name, text in found if text]

@@ -1,4 +1,4 @@
-"""Reads the scores that `python -m rdejax.evaluate` wrote, and checks that they are comparable."""
+"""Reads the scores that `rdejax evaluate` wrote, and checks that they are comparable."""
 
 import dataclasses
 from collections import Counter
@@ -29,7 +29,7 @@ class ScoredRun:
       name: what it is called here.
       path: its results.json.
       scores: its own numbers; each object has all of `COLUMNS`.
-      inference: how infer.py made the masks; empty if unknown.
+      inference: how rdejax infer made the masks; empty if unknown.
     """
 
     name: str
@@ -75,7 +75,7 @@ def sequence_of(name: str) -> str:
 
 
 def describe_inference(first: ScoredRun, other: ScoredRun) -> str:
-    """The first settings of infer.py in which two runs differ, as "every 3 -> 5"; or empty."""
+    """The first settings of rdejax infer in which two runs differ, as "every 3 -> 5"; or empty."""
     if not first.inference or not other.inference:
         return ""
     return describe_difference(first.inference, other.inference)
@@ -104,7 +104,7 @@ def _load(name: str, path: Path) -> ScoredRun:
     if content is None:
         there = "no results.json" if folder.is_dir() else "no such folder"
         raise RdejaxError(
-            f"{path}: {there}; make it with python -m rdejax.evaluate --dataset NAME --root DIR "
+            f"{path}: {there}; make it with rdejax evaluate --dataset NAME --root DIR "
             f"--results {folder}"
         )
     try:
@@ -114,14 +114,12 @@ def _load(name: str, path: Path) -> ScoredRun:
     except ValueError:
         complete = False
     if not complete:
-        raise RdejaxError(
-            f"{file}: not the results of python -m rdejax.evaluate; run that again on {folder}"
-        )
+        raise RdejaxError(f"{file}: not the results of rdejax evaluate; run that again on {folder}")
     return ScoredRun(name, file, table, _inference(folder))
 
 
 def _inference(folder: Path) -> dict[str, Any]:
-    """Model and settings of infer.py; a summary of something else is no reason to stop."""
+    """Model and settings of rdejax infer; a summary of something else is no reason to stop."""
     try:
         summary = read_json(folder / "summary.json") or {}
     except RdejaxError:
@@ -138,7 +136,7 @@ def _check_comparable(first: ScoredRun, other: ScoredRun) -> None:
         if one != two:
             raise RdejaxError(
                 f"{first.name} and {other.name} cannot be compared: {title} {one} and {two}; score "
-                "both with the same python -m rdejax.evaluate command"
+                "both with the same rdejax evaluate command"
             )
     for name, one in first.scores.frames.items():
         two = other.scores.frames.get(name, one)

@@ -1,4 +1,4 @@
-"""Command line: `python -m rdejax.convert CHECKPOINT.pth --output DEST [--arch ARCH]`."""
+"""Command line: `rdejax convert CHECKPOINT.pth --output DEST [--arch ARCH]`."""
 
 import dataclasses
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from rdejax.cli import cli_errors
+from rdejax.cli import cli_errors, program
 from rdejax.errors import RdejaxError
 
 
@@ -21,7 +21,7 @@ class Arguments:
     """File that torch.save wrote."""
     output: Annotated[Path, tyro.conf.arg(metavar="DEST")]
     """A .safetensors file, or a folder, which gets weights.safetensors. Either is a path for
-    rdejax.load_model and infer.py --checkpoint."""
+    rdejax.load_model and rdejax infer --checkpoint."""
     arch: Annotated[str | None, tyro.conf.arg(metavar="rde|stcn|swem|xmem|stm")] = None
     """Architecture; told by the parameter names unless given."""
     half: bool = False
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     args = tyro.cli(
         Arguments,
         args=argv,
-        prog="python -m rdejax.convert",
+        prog=program(),
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     with cli_errors():

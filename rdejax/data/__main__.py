@@ -1,4 +1,4 @@
-"""Command line: `python -m rdejax.data SPEC ...` and `python -m rdejax.data convert SPEC ...`."""
+"""Command line: `rdejax data SPEC ...` and `rdejax data convert SPEC ...`."""
 
 import dataclasses
 import logging
@@ -11,7 +11,7 @@ import tyro
 from rich import progress
 from rich.console import Console
 
-from rdejax.cli import cli_errors
+from rdejax.cli import cli_errors, program
 from rdejax.data.check.findings import Findings, show
 from rdejax.data.check.source import check_source
 from rdejax.errors import RdejaxError
@@ -24,7 +24,7 @@ Specs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="
 class Check:
     """Checks training data: what there is, what is broken, what is missing.
 
-    Exits with 1 if anything cannot be used. `python -m rdejax.data convert --help` tells how to
+    Exits with 1 if anything cannot be used. `rdejax data convert --help` tells how to
     turn data into a few large files.
     """
 
@@ -65,9 +65,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if argv[:1] == ["convert"]:
-        _convert(tyro.cli(Convert, args=argv[1:], prog="python -m rdejax.data convert"))
+        _convert(tyro.cli(Convert, args=argv[1:], prog=f"{program()} convert"))
     else:
-        _check(tyro.cli(Check, args=argv, prog="python -m rdejax.data"))
+        _check(tyro.cli(Check, args=argv, prog=program()))
 
 
 def _bar() -> progress.Progress:

@@ -1,4 +1,4 @@
-"""Command line: `python -m rdejax.evaluate --dataset davis2016 --root DIR --results OUT`."""
+"""Command line: `rdejax evaluate --dataset davis2016 --root DIR --results OUT`."""
 
 import dataclasses
 import time
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rdejax.cli import cli_errors
+from rdejax.cli import cli_errors, program
 from rdejax.evaluate.measures import DEFAULT_TOLERANCE
 from rdejax.evaluate.protocols import FRAMES_THAT_COUNT, evaluate
 from rdejax.evaluate.score_table import print_table, write_files
@@ -20,7 +20,7 @@ class Arguments:
     Prints a table and writes results.json, global_results-<split>.csv and
     per-sequence_results-<split>.csv. The first and the last frame of a sequence do not count, with
     YouTube-VOS the frame in which an object is given. Splits whose masks are not public go to their
-    server: python -m rdejax.evaluate.submit --help.
+    server: rdejax submit --help.
     """
 
     dataset: Literal["davis2016", "davis2017", "youtube-vos", "folder"]
@@ -45,7 +45,7 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default), scores, prints and writes."""
-    args = tyro.cli(Arguments, args=argv, prog="python -m rdejax.evaluate")
+    args = tyro.cli(Arguments, args=argv, prog=program())
     with cli_errors():
         started = time.perf_counter()
         scores = evaluate(

@@ -61,7 +61,7 @@ def evaluate_sequences(
             raise RdejaxError(
                 f"{masks_folder(sequence)}: only {len(sequence.masks)} true masks; the first and "
                 "the last do not count, so at least 3 are needed (a split whose masks are not "
-                "public goes to its server: python -m rdejax.evaluate.submit)"
+                "public goes to its server: rdejax submit)"
             )
     check_complete(results, {sequence.name: scored_stems(sequence) for sequence in sequences})
     return run_plans([_plan(dataset, sequence, results) for sequence in sequences], workers)

@@ -171,12 +171,12 @@ def check_complete(results: Path, wanted: Mapping[str, Sequence[str]]) -> None:
       RdejaxError: naming what is missing, or the folder itself.
     """
     if not results.is_dir():
-        raise RdejaxError(f"{results}: no such folder of results; give the one infer.py wrote")
+        raise RdejaxError(f"{results}: no such folder of results; give the one rdejax infer wrote")
     missing = [name for name in wanted if not (results / name).is_dir()]
     if missing:
         raise RdejaxError(
             f"{results}: no results for {shorten(missing)} ({len(missing)} of {len(wanted)} "
-            "sequences missing); run infer.py again, it skips what is there"
+            "sequences missing); run rdejax infer again, it skips what is there"
         )
     for name, stems in wanted.items():
         there = {path.stem for path in (results / name).glob("*.png")}
@@ -184,7 +184,7 @@ def check_complete(results: Path, wanted: Mapping[str, Sequence[str]]) -> None:
         if missing:
             raise RdejaxError(
                 f"{results / name}: no mask for frame {shorten(missing)} ({len(missing)} of "
-                f"{len(stems)} frames missing); run infer.py again on this sequence"
+                f"{len(stems)} frames missing); run rdejax infer again on this sequence"
             )
 
 

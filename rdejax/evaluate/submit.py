@@ -1,7 +1,7 @@
 """Packs results for the servers that hold the masks which are not public.
 
-    python -m rdejax.evaluate.submit --dataset youtube-vos --root DIR --split valid --results OUT
-    python -m rdejax.evaluate.submit --dataset davis2017 --root DIR --split test-dev --results OUT
+    rdejax submit --dataset youtube-vos --root DIR --split valid --results OUT
+    rdejax submit --dataset davis2017 --root DIR --split test-dev --results OUT
 
 YouTube-VOS wants `Annotations/<video>/<frame>.png` of the frames that meta.json lists; DAVIS wants
 `<sequence>/<frame>.png` of all frames, without a folder around them. Both want palette PNGs of ids.
@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from rdejax.cli import cli_errors
+from rdejax.cli import cli_errors, program
 from rdejax.errors import RdejaxError, shorten
 from rdejax.evaluate.davis import objects_of
 from rdejax.evaluate.score_sequences import check_complete, usable_cores
@@ -208,7 +208,7 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default) and packs."""
-    args = tyro.cli(Arguments, args=argv, prog="python -m rdejax.evaluate.submit")
+    args = tyro.cli(Arguments, args=argv, prog=program())
     with cli_errors():
         output = args.zip or args.results / f"{args.dataset}-{args.split}.zip"
         videos, masks = pack(args.dataset, args.root, args.results, args.split, output)

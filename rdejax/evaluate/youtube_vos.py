@@ -67,7 +67,7 @@ def evaluate(
     if not scores.objects:
         raise RdejaxError(
             f"{masks_folder(sequences[0]).parent}: no annotated frame after those whose masks are "
-            "given, so nothing can be scored here; python -m rdejax.evaluate.submit packs results "
+            "given, so nothing can be scored here; rdejax submit packs results "
             "for the server"
         )
     objects, note = mark_seen(scores.objects, meta_file, _seen_categories(seen, meta_file, root))
@@ -170,7 +170,7 @@ def _check_truth(sequences: Sequence[VideoSequence], videos: Videos) -> None:
             raise RdejaxError(
                 f"{masks_folder(sequence)}: no true mask for frame {shorten(missing)} "
                 f"({len(missing)} of the {len(listed)} that meta.json lists), so it cannot be "
-                "scored here; python -m rdejax.evaluate.submit packs results for the server"
+                "scored here; rdejax submit packs results for the server"
             )
 
 

@@ -1,4 +1,4 @@
-"""The arguments of `infer.py` and their checks; importing this is quick, for `--help`."""
+"""The arguments of `rdejax infer` and their checks; importing this is quick, for `--help`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from rdejax.cli import fail, name_and_value, setting_value, split_settings
+from rdejax.cli import fail, name_and_value, program, setting_value, split_settings
 from rdejax.errors import RdejaxError
 from rdejax.io.datasets import DATASETS
 
@@ -153,10 +153,10 @@ class OutputOptions:
 class Arguments:
     """Segments the objects of a video, given their masks in its first frame.
 
-    `infer.py VIDEO --mask MASK --output OUT` writes OUT/masks/<frame>.png, palette PNGs of object
-    ids at the video's resolution, OUT/overlay.mp4 and OUT/summary.json. `infer.py --dataset
-    davis2016 --root DIR --output OUT` writes OUT/<sequence>/<frame>.png and OUT/summary.json. An
-    interrupted run is continued by the same command; what is whole already is skipped.
+    VIDEO --mask MASK --output OUT writes OUT/masks/<frame>.png, palette PNGs of object ids at the
+    video's resolution, OUT/overlay.mp4 and OUT/summary.json. --dataset davis2016 --root DIR
+    --output OUT writes OUT/<sequence>/<frame>.png and OUT/summary.json. An interrupted run is
+    continued by the same command; what is whole already is skipped.
     """
 
     output: Annotated[Path, tyro.conf.arg(metavar="OUT")]
@@ -177,7 +177,7 @@ class Arguments:
 
 
 def _flags() -> frozenset[str]:
-    """The options that `infer.py` has whatever the memory rule."""
+    """The options that `rdejax infer` has whatever the memory rule."""
     parts = (Arguments, DatasetOptions, ModelOptions, OutputOptions)
     names = {field.name.replace("_", "-") for part in parts for field in dataclasses.fields(part)}
     names -= {"video", "data", "model", "result", "settings"}
@@ -198,7 +198,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     arguments, left = tyro.cli(
         Arguments,
         args=rest,
-        prog="infer.py",
+        prog=program(),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
         return_unknown_args=True,
     )

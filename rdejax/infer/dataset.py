@@ -86,7 +86,7 @@ class BenchmarkFolder:
           source: what tells its frames and given masks from changed ones; None does not look.
 
         Raises:
-          RdejaxError: the folder exists, but is not known as a result of infer.py, or is one of
+          RdejaxError: the folder exists, but is not known as a result of rdejax infer, or is one of
             other frames or masks; or the name cannot be a folder's.
         """
         folder = self.path / check_name(name, "the data set")

@@ -137,8 +137,8 @@ class ResultFolder:
             strange = [item for item in map(self.path.joinpath, names_seen) if item.exists()]
             if strange:
                 raise RdejaxError(
-                    f"{strange[0]}: exists and is not a finished result of infer.py; move it away "
-                    "or choose another --output"
+                    f"{strange[0]}: exists and is not a finished result of rdejax infer; move it "
+                    "away or choose another --output"
                 )
             return None
         if overwrite:
@@ -162,8 +162,8 @@ class ResultFolder:
             record = _read_record(self._work / "run.json")
             if record is None:
                 raise RdejaxError(
-                    f"{self._work}: exists and is no unfinished run of infer.py; move it away or "
-                    "choose another --output"
+                    f"{self._work}: exists and is no unfinished run of rdejax infer; move it away "
+                    "or choose another --output"
                 )
             progress = self._read_progress(record, names)
             if progress is not None:

@@ -1,4 +1,4 @@
-"""What `infer.py` does once its arguments are read: one video, or a data set."""
+"""What `rdejax infer` does once its arguments are read: one video, or a data set."""
 
 import hashlib
 from collections.abc import Iterable

@@ -95,4 +95,4 @@ def read_pace(path: Path) -> list[tuple[int, float]]:
     except FileNotFoundError:
         return []
     except ValueError:
-        raise RdejaxError(f"{path}: not written by infer.py; move it away") from None
+        raise RdejaxError(f"{path}: not written by rdejax infer; move it away") from None

@@ -1,6 +1,6 @@
 """Where the frames and masks of a benchmark lie on disk: DAVIS, YouTube-VOS and plain folders.
 
-Only paths are listed here; nothing is decoded. `infer.py` (which needs the frames) and
+Only paths are listed here; nothing is decoded. `rdejax infer` (which needs the frames) and
 `rdejax.evaluate` (which needs the masks) share these listings, so both agree on what a sequence is.
 """
 

@@ -58,12 +58,12 @@ class MaskRules:
     refused: str = "a {mode} image cannot be a mask; save it as a palette, greyscale or RGB PNG"
 
 
-# Masks that infer.py wrote, and the wording for those that people give it.
+# Masks that rdejax infer wrote, and the wording for those that people give it.
 AS_WRITTEN = MaskRules()
 
 # True and resulting masks of a benchmark: the ids that lie in the file, and nothing else.
 BENCHMARK = MaskRules(
-    missing="no such mask; run infer.py again on this sequence",
+    missing="no such mask; run rdejax infer again on this sequence",
     unreadable="not a readable image ({detail}); write it again",
     refused="image mode {mode} holds no ids; write a palette or grey PNG",
 )
@@ -72,8 +72,8 @@ BENCHMARK = MaskRules(
 PAINTING = MaskRules(
     colours="object",
     void="drop",
-    missing="not a readable mask (no such file); run infer.py again on this video",
-    unreadable="not a readable mask ({detail}); run infer.py again on this video",
+    missing="not a readable mask (no such file); run rdejax infer again on this video",
+    unreadable="not a readable mask ({detail}); run rdejax infer again on this video",
 )
 
 _TRAINING = MaskRules(

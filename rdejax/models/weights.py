@@ -62,7 +62,8 @@ class StoredModel:
         if learns and not any(path.startswith(_RULE) for path in self.arrays):
             raise RdejaxError(
                 f"{self.source}: has no weights for memory {settings.memory!r}, which learns some; "
-                f"train it from these with train.py --init {self.source} --memory {settings.memory}"
+                f"train it from these with rdejax train RECIPE --init {self.source} "
+                f"--memory {settings.memory}"
             )
         same = settings.memory == self.settings.memory
         same = same and settings.memory_settings == self.settings.memory_settings
@@ -99,7 +100,7 @@ def find_weights(name: str) -> Path:
     if name in names():
         raise RdejaxError(
             f"no weights come with {name!r} (only with {', '.join(known) or 'none'}); convert the "
-            f"published ones with python -m rdejax.convert and give the resulting file"
+            f"published ones with rdejax convert and give the resulting file"
         )
     if not path.exists():
         raise RdejaxError(
@@ -203,7 +204,7 @@ def read_model(path: str | os.PathLike) -> StoredModel:
     if metadata.get("format") != FORMAT:
         raise RdejaxError(
             f"{path}: not weights of this library (no {FORMAT} mark); "
-            "convert PyTorch files with python -m rdejax.convert"
+            "convert PyTorch files with rdejax convert"
         )
     try:
         system, config = metadata["arch"], json.loads(metadata["config"])
@@ -237,6 +238,6 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
     except (SafetensorError, OSError) as error:
         raise RdejaxError(
             f"{path}: not a readable safetensors file ({error}); "
-            "convert PyTorch files with python -m rdejax.convert"
+            "convert PyTorch files with rdejax convert"
         ) from None
     return arrays, metadata

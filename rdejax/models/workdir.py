@@ -28,7 +28,7 @@ def read_workdir(folder: Path, memory: str | None = None) -> StoredModel:
     validation is `best.safetensors` in the same folder.
 
     Args:
-      folder: what `train.py` was given as --workdir.
+      folder: what `rdejax train` was given as --workdir.
       memory: the memory rule to use; the run's own unless given.
 
     Raises:
@@ -64,7 +64,7 @@ def read_averaged(folder: Path) -> dict[str, np.ndarray]:
     """Averaged and fixed weights of a run's last checkpoint, by path.
 
     Args:
-      folder: what `train.py` was given as --workdir.
+      folder: what `rdejax train` was given as --workdir.
 
     Raises:
       RdejaxError: not such a folder, no checkpoint in it yet, or one that cannot be read.
@@ -93,7 +93,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RdejaxError(
             f"{folder}: not the work folder of a training run ({error}); give the --workdir of "
-            "train.py or a .safetensors file"
+            "rdejax train or a .safetensors file"
         ) from None
     return run
 

@@ -1,4 +1,4 @@
-"""Command line: `python -m rdejax.report RESULTS`."""
+"""Command line: `rdejax report RESULTS`."""
 
 import dataclasses
 import sys
@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from rdejax.cli import cli_errors
+from rdejax.cli import cli_errors, program
 from rdejax.report.write import write_report
 
 
@@ -22,7 +22,7 @@ class Arguments:
     """
 
     results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")]
-    """Folder that infer.py wrote, or with <sequence>/<frame>.png."""
+    """Folder that rdejax infer wrote, or with <sequence>/<frame>.png."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The page; RESULTS/report.html unless given."""
     dataset: Literal["davis2016", "davis2017", "youtube-vos", "folder"] | None = None
@@ -41,7 +41,7 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default) and writes the page."""
-    args = tyro.cli(Arguments, args=argv, prog="python -m rdejax.report")
+    args = tyro.cli(Arguments, args=argv, prog=program())
     with cli_errors():
         columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn())
         console = Console(stderr=True)

@@ -1,8 +1,8 @@
 """What a result folder holds: its videos, with their frames and true masks where they are known.
 
-Three kinds of folders: one video (`OUT/masks`, by `infer.py VIDEO`), a data set
-(`OUT/<sequence>`, by `infer.py --dataset`), and folders of masks from anywhere else, which need the
-data set or a `results.json` to be taken for results.
+Three kinds of folders: one video (`OUT/masks`, by `rdejax infer VIDEO`), a data set
+(`OUT/<sequence>`, by `rdejax infer --dataset`), and folders of masks from anywhere else, which need
+the data set or a `results.json` to be taken for results.
 """
 
 import dataclasses
@@ -91,10 +91,12 @@ def read_results(
     """
     path = Path(path)
     if not path.is_dir():
-        raise RdejaxError(f"{path}: no such folder; give the --output of infer.py")
+        raise RdejaxError(f"{path}: no such folder; give the --output of rdejax infer")
     summary = read_json(path / "summary.json") or {}
     if not summary and ((path / "unfinished").exists() or (path / "progress.json").exists()):
-        raise RdejaxError(f"{path}: this run is not finished; run infer.py again to continue it")
+        raise RdejaxError(
+            f"{path}: this run is not finished; run rdejax infer again to continue it"
+        )
     if (path / "masks").is_dir() and "run" in summary and "sequences" not in summary:
         if root is not None:
             raise RdejaxError(f"{path}: holds one video; --root and --dataset are for data sets")
@@ -157,7 +159,8 @@ def _of_dataset(path: Path, summary: dict[str, Any], sequence: VideoSequence) ->
     folder = path / sequence.name
     if not folder.is_dir():
         raise RdejaxError(
-            f"{folder}: no results for this sequence; run infer.py again, it skips what is there"
+            f"{folder}: no results for this sequence; run rdejax infer again, it skips what is "
+            "there"
         )
     masks = _masks(folder, 1)
     facts = _facts(path, summary).get(sequence.name, {})
@@ -166,7 +169,7 @@ def _of_dataset(path: Path, summary: dict[str, Any], sequence: VideoSequence) ->
     if facts and missing:
         raise RdejaxError(
             f"{folder}: no mask for frame {missing[0]} ({len(missing)} of {len(names)} frames "
-            "missing); run infer.py again on this sequence"
+            "missing); run rdejax infer again on this sequence"
         )
     masks = {name: masks[name] for name in names if name in masks}
     if not masks:
@@ -187,13 +190,13 @@ def _without_dataset(path: Path, summary: dict[str, Any]) -> tuple[ResultVideo, 
     if "sequences" not in summary:
         if not (path / "results.json").exists():
             raise RdejaxError(
-                f"{path}: not a result (neither summary.json of infer.py nor results.json); for "
-                "masks from elsewhere give --dataset and --root"
+                f"{path}: not a result (neither summary.json of rdejax infer nor results.json); "
+                "for masks from elsewhere give --dataset and --root"
             )
         folders = sorted(item for item in path.iterdir() if item.is_dir() and any(_pngs(item)))
         known = {folder.name: {} for folder in folders}
     if not known:
-        raise RdejaxError(f"{path}: no folder of masks here; run infer.py first")
+        raise RdejaxError(f"{path}: no folder of masks here; run rdejax infer first")
     videos = []
     for name, facts in known.items():
         masks = _masks(path / check_name(name, path / "summary.json"), facts.get("frames", 1))
@@ -205,7 +208,7 @@ def _facts(path: Path, summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What the run noted of each sequence; empty if it noted nothing."""
     known = summary.get("sequences", {})
     if not isinstance(known, dict) or not all(isinstance(item, dict) for item in known.values()):
-        raise RdejaxError(f"{path / 'summary.json'}: not written by infer.py; move it away")
+        raise RdejaxError(f"{path / 'summary.json'}: not written by rdejax infer; move it away")
     return known
 
 
@@ -214,8 +217,8 @@ def _masks(folder: Path, count: int) -> dict[str, Path]:
     masks = {file.stem: file for file in _pngs(folder)} if folder.is_dir() else {}
     if len(masks) < max(1, count):
         raise RdejaxError(
-            f"{folder}: {len(masks)} masks where {max(1, count)} should be; run infer.py again, "
-            "it writes the missing ones"
+            f"{folder}: {len(masks)} masks where {max(1, count)} should be; run rdejax infer "
+            "again, it writes the missing ones"
         )
     return masks
 

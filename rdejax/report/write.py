@@ -45,7 +45,7 @@ def write_report(
     `results.json`, if that is there.
 
     Args:
-      results: folder that `infer.py` wrote, or any that `rdejax.evaluate` can score.
+      results: folder that `rdejax infer` wrote, or any that `rdejax.evaluate` can score.
       output: the HTML file; `report.html` in the results folder unless given.
       dataset: kind of the data set, as for `rdejax.io.datasets.list_sequences`.
       root: its top folder.

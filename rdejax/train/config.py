@@ -1,4 +1,4 @@
-"""The schema of a training run; each experiment in `configs/` is one value of it."""
+"""The schema of a training run; each experiment in `rdejax/configs/` is one value of it."""
 
 import dataclasses
 from typing import Literal
@@ -120,7 +120,7 @@ class ValidateConfig:
 
     Attributes:
       every: steps between validations; 0: never.
-      dataset: "davis2016", "davis2017" or "folder", as `infer.py --dataset`.
+      dataset: "davis2016", "davis2017" or "folder", as `rdejax infer --dataset`.
       root: its folder.
       split: name of the list of sequences.
       sequences: at most this many of them, evenly chosen; 0: all.

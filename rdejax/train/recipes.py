@@ -1,4 +1,4 @@
-"""What the published recipes have in common; `configs/` fills in the rest."""
+"""What the published recipes have in common; `rdejax/configs/` fills in the rest."""
 
 from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.train.config import LossConfig, OptimizerConfig, ScaleConfig

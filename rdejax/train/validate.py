@@ -1,4 +1,4 @@
-"""J and F of the averaged parameters on a data set on disk, as infer.py and evaluate give them."""
+"""J and F of the averaged parameters on a data set on disk, as inference and evaluation give."""
 
 import dataclasses
 import tempfile
@@ -156,7 +156,7 @@ def _score(
 
 
 def _segment(model: System, config: ValidateConfig, sequence: VideoSequence, folder: Path) -> None:
-    """Writes the masks of a sequence, through the same parts as infer.py."""
+    """Writes the masks of a sequence, through the same parts as rdejax infer."""
     source = FolderFrames(sequence.frames[0].parent, sequence.frames)
     given = read_given(sequence, source)
     size = config.size or model.settings.size or DEFAULT_SIZE

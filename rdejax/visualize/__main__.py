@@ -1,16 +1,16 @@
-"""Command line: `python -m rdejax.visualize COMMAND ...`."""
+"""Command line: `rdejax visualize COMMAND ...`."""
 
 from typing import Annotated
 
 import tyro
 
-from rdejax.cli import cli_errors
+from rdejax.cli import cli_errors, program
 from rdejax.visualize.commands import Growth, Overlay, Sheet, Strip, Times
 from rdejax.visualize.commands_memory import BasesPicture, Pca, Relevance
 
 _DESCRIPTION = """Pictures for papers, one file per command; docs/pictures.md shows them all.
 
-Masks for overlay, sheet and strip come from infer.py."""
+Masks for overlay, sheet and strip come from rdejax infer."""
 
 _Bases = Annotated[BasesPicture, tyro.conf.subcommand("bases")]
 Command = Overlay | Sheet | Strip | Pca | Relevance | _Bases | Times | Growth
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     command: Command = tyro.cli(
         Command,  # type: ignore[arg-type]
         args=argv,
-        prog="python -m rdejax.visualize",
+        prog=program(),
         description=_DESCRIPTION,
     )
     with cli_errors():

@@ -92,7 +92,7 @@ class Overlay(OfVideo):
     """One frame with its mask: a colour per object (DAVIS palette by id) and a contour."""
 
     masks: Folder
-    """Folder of masks named like the frames, such as infer.py's output."""
+    """Folder of masks named like the frames, such as rdejax infer's output."""
     frame: int = 0
     """Number of the frame, from 0."""
     alpha: float = 0.5
@@ -118,7 +118,7 @@ class Sheet(OfMasks):
     """Contact sheet: frames with overlays and frame numbers, evenly spaced or chosen."""
 
     masks: Folder
-    """Folder of masks named like the frames, such as infer.py's output."""
+    """Folder of masks named like the frames, such as rdejax infer's output."""
     columns: int = 4
     """Tiles in a row."""
 

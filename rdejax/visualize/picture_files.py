@@ -97,9 +97,9 @@ def frames_by_number(
 
 
 class MaskFolder:
-    """Masks of one video, named like its frames: `FOLDER/<frame>.png`, as `infer.py` writes them.
+    """Masks of one video, named like its frames: `FOLDER/<frame>.png`, by `rdejax infer`.
 
-    The folder that `infer.py` was given as its output, with `masks` inside, will do as well.
+    The folder that `rdejax infer` was given as its output, with `masks` inside, will do as well.
 
     Args:
       path: the folder.
@@ -115,7 +115,7 @@ class MaskFolder:
         if not self.path.is_dir():
             raise RdejaxError(
                 f"{path}: no such folder; give one with masks named like the frames of "
-                f"{source.path}, such as infer.py writes"
+                f"{source.path}, such as rdejax infer writes"
             )
         self.files = {file.stem: file for file in list_files(self.path, MASK_SUFFIXES)}
         if not self.files:
