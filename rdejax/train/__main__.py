@@ -33,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: arguments; the process's own by default.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0].startswith("-"):
-        print(_HELP.format(program=program(), recipes=describe_recipes()))
-        raise SystemExit(0 if {"--help", "-h"} & set(argv) else 2)
     with cli_errors(
         memory="give a smaller batch, raise scale.accumulate, or set scale.remat, scale.fsdp or "
         "scale.precision bfloat16"
     ):
+        if not argv or argv[0].startswith("-"):
+            print(_HELP.format(program=program(), recipes=describe_recipes()), flush=True)
+            raise SystemExit(0 if {"--help", "-h"} & set(argv) else 2)
         default = load_config(argv[0])
 
         def run(
