@@ -14,6 +14,7 @@ from rdejax.memory.ema_family import (
     read_frames,
     start_frames,
     updated,
+    with_first,
 )
 from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
@@ -80,6 +81,10 @@ class AverageMemory(MemoryRule):
             move_towards(key, state.key[0], self.decay),
             move_towards(value, state.value[:, 0], self.decay),
         )
+
+    def keep(self, state: FrameState, key: Array, value: Array, masks: Masks) -> FrameState:
+        """As `write`; the frame also takes the place of the first one, if that is kept."""
+        return with_first(self.write(state, key, value, masks), key, value)
 
     def contents(self, state: FrameState) -> Entries:
         """The updated positions, and the first frame if it is kept."""

@@ -110,6 +110,15 @@ class BankMemory(MemoryRule):
             count=state.count + 1,
         )
 
+    def keep(self, state: BankState, key: Array, value: Array, masks: Masks) -> BankState:
+        """As `write`; where frames go again, this one takes the first one's place as well."""
+        state = self.write(state, key, value, masks)
+        if self.max_frames is None and self.keep_every == 1:
+            return state
+        return state.replace(  # type: ignore[attr-defined]
+            key=state.key.at[0].set(key), value=state.value.at[:, 0].set(value)
+        )
+
     def slot(self, count: Int[Array, "*n"], frames: int) -> Int[Array, "*n"]:
         """Where the frame that is written after `count` others goes in a bank of `frames`."""
         staying = (count + self.keep_every - 1) // self.keep_every

@@ -143,6 +143,17 @@ def updated(
     )
 
 
+def with_first(
+    state: FrameState, key: Float[Array, "h w ck"], value: Float[Array, "o h w cv"]
+) -> FrameState:
+    """State whose first frame, if it is kept, is this one."""
+    if state.key.shape[0] == 1:
+        return state
+    return state.replace(  # type: ignore[attr-defined]
+        key=state.key.at[1].set(key), value=state.value.at[:, 1].set(value)
+    )
+
+
 def frame_entries(state: FrameState) -> Entries:
     """The updated entry, and the first frame if it is kept, see `MemoryRule.contents`."""
     kept = state.key.shape[0]

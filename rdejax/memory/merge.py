@@ -219,3 +219,14 @@ class MergeMemory(MemoryRule):
             count=jnp.minimum(state.count + jnp.sum(~known, dtype=jnp.int32), places),
             updates=now,
         )
+
+    def keep(self, state: MergeState, key: Array, value: Array, masks: Masks) -> MergeState:
+        """As `write`; the frame also takes the place of the first one, if that is kept."""
+        state, places = self.write(state, key, value, masks), state.use.shape[0]
+        if not self.first:
+            return state
+        o, ck = value.shape[0], key.shape[-1]
+        return state.replace(  # type: ignore[attr-defined]
+            key=state.key.at[places:].set(key.reshape(-1, ck)),
+            value=state.value.at[:, places:].set(value.reshape(o, -1, value.shape[-1])),
+        )

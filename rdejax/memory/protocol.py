@@ -150,6 +150,20 @@ class MemoryRule(nnx.Module):
         """
         raise NotImplementedError
 
+    def keep(self, state: Any, key: Any, value: Float[Array, "o h w cv"], masks: Masks) -> Any:
+        """State after memorising a frame whose masks a person vouches for, like first ones.
+
+        A rule that keeps its first frame puts this one in that one's place, or beside it if it has
+        room, and memorises it as any other. By default it is `write`.
+
+        Args:
+          state: the rule's state.
+          key: [h, w, ck].
+          value: [o, h, w, cv].
+          masks: the given masks, and for the group's other objects the predicted ones.
+        """
+        return self.write(state, key, value, masks)
+
     def contents(self, state: Any) -> Entries | None:
         """What `rdejax.visualize` shows as value embeddings and relevance.
 

@@ -155,6 +155,16 @@ class RDEMemory(MemoryRule):
             new_value = new_value.at[:, i].set(entry_value)
         return RDEState(key=new_key, value=new_value, updates=state.updates + 1)
 
+    def keep(self, state: RDEState, key: Array, value: Array, masks: Masks) -> RDEState:
+        """As `write`; the frame also takes the place of the first one (this project's own)."""
+        state = self.write(state, key, value, masks)
+        if "F" not in self.entries:
+            return state
+        i = self.entries.index("F")
+        return state.replace(  # type: ignore[attr-defined]
+            key=state.key.at[i].set(key), value=state.value.at[:, i].set(value)
+        )
+
     def contents(self, state: RDEState) -> Entries:
         """The bank's entries; the embedding sums up all frames."""
         writes = {"RDE": None, "L": int(state.updates), "F": 0}

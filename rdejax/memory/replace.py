@@ -16,6 +16,7 @@ from rdejax.memory.ema_family import (
     read_frames,
     start_frames,
     updated,
+    with_first,
 )
 from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
@@ -119,6 +120,10 @@ class ReplaceMemory(MemoryRule):
         return updated(
             state, replace(state.key[0], key), jax.vmap(replace)(state.value[:, 0], value)
         )
+
+    def keep(self, state: FrameState, key: Array, value: Array, masks: Masks) -> FrameState:
+        """As `write`; the frame also takes the place of the first one, if that is kept."""
+        return with_first(self.write(state, key, value, masks), key, value)
 
     def contents(self, state: FrameState) -> Entries:
         """The updated positions, and the first frame if it is kept."""

@@ -34,7 +34,7 @@ class SWEMState:
     """Two sets of bases.
 
     Attributes:
-      first: of the first frame; never changed.
+      first: of the first frame; changed by `keep` alone.
       update: of all frames so far; read once there is a second frame.
       updates: frames memorised after the first.
     """
@@ -134,6 +134,11 @@ class SWEMMemory(MemoryRule):
         """EM on one more frame; before the first, `update` equals `first`."""
         update = self.absorb(state.update, key, value, masks)
         return SWEMState(first=state.first, update=update, updates=state.updates + 1)
+
+    def keep(self, state: SWEMState, key: Array, value: Array, masks: Masks) -> SWEMState:
+        """As `write`; the first frame's bases take the frame in, too (this project's own)."""
+        first = self.absorb(state.first, key, value, masks)
+        return self.write(state, key, value, masks).replace(first=first)  # type: ignore[attr-defined]
 
     def absorb(self, old: Bases, key: Array, value: Array, masks: Masks) -> Bases:
         """Bases after weighted EM on one frame."""

@@ -250,6 +250,16 @@ class XMemMemory(MemoryRule):
         full = held + 1 == self.max_mid_term_frames
         return lax.cond(full, self.consolidate, lambda s: s, state)
 
+    def keep(self, state: XMemState, key: Any, value: Array, masks: Masks) -> XMemState:
+        """As `write`; where frames are consolidated, it takes the first one's place as well."""
+        state = self.write(state, key, value, masks)
+        if not self.enable_long_term:
+            return state
+        return state.replace(  # type: ignore[attr-defined]
+            key=jax.tree.map(lambda x, new: x.at[0].set(new), state.key, self._stored(key)),
+            value=state.value.at[:, 0].set(value),
+        )
+
     def candidates(self, state: XMemState) -> Candidates:
         """Elements of the frames that a consolidation would take out of the working memory."""
         these = slice(1, 1 + self._consolidated)

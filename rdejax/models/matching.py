@@ -235,6 +235,17 @@ class Matching(System):
         """State after one frame and its (soft) masks are written to memory."""
         return self.write(state, self.entry(features, probs, state.valid.shape[0]), groups)
 
+    def keep(
+        self,
+        state: MatchingState,
+        features: MatchingFeatures,
+        probs: Float[Array, "c H W"],
+        groups: Bool[Array, " g"] | None = None,
+    ) -> MatchingState:
+        """As `memorize`, by the rule's `keep` in place of its `write`."""
+        keeping = self.with_memory(replaced(self.memory, write=self.memory.keep))
+        return keeping.memorize(state, features, probs, groups)
+
     def entry(
         self,
         features: MatchingFeatures,

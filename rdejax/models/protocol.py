@@ -217,6 +217,19 @@ class System(nnx.Module):
         """
         raise NotImplementedError
 
+    def keep(
+        self,
+        state: State,
+        features: Features,
+        probs: Float[Array, "c H W"],
+        groups: Bool[Array, " g"] | None = None,
+    ) -> State:
+        """As `memorize`, for a frame with masks that a person vouches for, like first ones.
+
+        By default the same; systems whose memory keeps first frames override it.
+        """
+        return self.memorize(state, features, probs, groups)
+
     def memorizes(self, time: int, given: Sequence[int]) -> bool:
         """Whether `memorize` is to be called for a frame: by default every `settings.every`-th.
 
@@ -276,6 +289,15 @@ def with_groups(state: State, groups: int) -> State:
     return jax.tree.map(
         lambda x: jnp.concatenate([x, jnp.zeros((extra, *x.shape[1:]), x.dtype)]), state
     )
+
+
+def without_slots(state: State, slots: Sequence[int]) -> State:
+    """The state without the objects in these slots, counted over all groups.
+
+    What is left of them in other fields is that of unused slots, which changes nothing.
+    """
+    valid = state.valid.reshape(-1).at[jnp.asarray(slots)].set(False)
+    return state.replace(valid=valid.reshape(state.valid.shape))  # type: ignore[attr-defined]
 
 
 def one_frame(features: Features, index: Int[Array, ""] | int) -> Features:

@@ -131,6 +131,71 @@ def add_objects(
     return state, _seen(geometry, probs)
 
 
+@partial(
+    jax.jit,
+    static_argnames=("geometry", "memorize", "permanent", "adds"),
+    donate_argnames="state",
+)
+def correct_objects(
+    model: System,
+    state: State,
+    frame: Array,
+    masks: Array,
+    corrected: Array,
+    new: Array,
+    given: dict[str, Array] | None = None,
+    beside: dict[str, Array] | None = None,
+    *,
+    geometry: Geometry,
+    memorize: bool,
+    permanent: bool,
+    adds: bool,
+) -> tuple[State, tuple[Array, Array]]:
+    """State after a frame in which the masks of some known objects are given, and what is seen.
+
+    The other objects are as predicted, where no given mask covers them; what was predicted of the
+    corrected ones is shared out among the others. The groups of corrected objects memorise the
+    frame, whatever the schedule.
+
+    Args:
+      model: the system.
+      state: before this frame; donated.
+      frame: uint8 [h, w, 3].
+      masks: float32 [o, h, w] of the corrected and the new objects; zeros in all other slots.
+      corrected: bool [groups, slots] of the corrected objects.
+      new: bool [groups, slots] of the new objects.
+      given: see `System.start`; of the new ones.
+      beside: see `System.encode`; leading axis 1.
+      geometry: of the video.
+      memorize: whether all old groups memorise this frame.
+      permanent: whether it is memorised by `System.keep`.
+      adds: whether there are new objects.
+
+    Returns:
+      The state; slot numbers uint8 [h, w] (0 background) of what was predicted without the
+      corrected objects, and float32 [o + 1, h, w] with them.
+    """
+    features = encode(model, geometry, frame[None], beside)
+    state, logits = model.segment(state, features)
+    others = _without(jax.nn.softmax(logits[0], axis=0), corrected.reshape(-1))
+    present = (state.valid | new).reshape(-1)
+    probs = model.given_beside(others, geometry.prepare_masks(masks), present)
+    groups = state.valid.any(axis=1) if memorize else corrected.any(axis=1)
+    write = model.keep if permanent else model.memorize
+    state = write(state, features, probs, groups=groups)
+    if adds:
+        state = model.add(state, features, probs, new, given)
+    return state, (_seen(geometry, others)[0], geometry.restore(probs[None])[0])
+
+
+def _without(probs: Array, gone: Array) -> Array:
+    """Probabilities [o + 1, H, W] without some objects (bool [o])."""
+    left = jnp.where(jnp.concatenate([jnp.zeros(1, bool), gone])[:, None, None], 0.0, probs)
+    # The background's is never quite 0, but may be too small to divide by.
+    left = left.at[0].add(1e-12)
+    return left / left.sum(axis=0, keepdims=True)
+
+
 def _seen(geometry: Geometry, probs: Array) -> tuple[Array, Array]:
     """Labels and probabilities of one frame at the video's own size."""
     probs = geometry.restore(probs[None])[0]

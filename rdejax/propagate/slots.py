@@ -1,6 +1,7 @@
 """Which object sits in which slot: groups of objects that got their first mask together."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ class Layout:
       groups: number of groups.
       slots: slots per group.
       ids: slot (counted over all groups) of each of the user's ids.
-      used: groups that have started.
+      used: groups that have started, up to the last one that holds an object.
     """
 
     groups: int
@@ -25,11 +26,21 @@ class Layout:
 
     def place(self, new_ids: Sequence[int]) -> tuple["Layout", list[int]]:
         """Layout with the new ids in the next free groups (added if need be), and their slots."""
-        first = self.used * self.slots
-        places = [first + k for k in range(len(new_ids))]
-        used = self.used + -(-len(new_ids) // self.slots)
+        taken = {slot // self.slots for slot in self.ids.values()}
+        free = (group for group in itertools.count() if group not in taken)
+        groups = list(itertools.islice(free, -(-len(new_ids) // self.slots)))
+        places = [
+            groups[k // self.slots] * self.slots + k % self.slots for k in range(len(new_ids))
+        ]
+        used = max([self.used, *(group + 1 for group in groups)])
         ids = {**self.ids, **dict(zip(new_ids, places, strict=True))}
         return Layout(max(self.groups, used), self.slots, ids, used), places
+
+    def without(self, ids: Iterable[int]) -> "Layout":
+        """Layout without these ids; a group that holds none any more is free for others."""
+        left = {number: slot for number, slot in self.ids.items() if number not in set(ids)}
+        used = max((slot // self.slots + 1 for slot in left.values()), default=0)
+        return Layout(self.groups, self.slots, left, used)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dictionary, for JSON."""

@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from rdejax.errors import RdejaxError
-from rdejax.models.protocol import State, System, with_groups
+from rdejax.models.protocol import State, System, with_groups, without_slots
 from rdejax.propagate import ids, save
 from rdejax.propagate.geometry import Geometry
-from rdejax.propagate.inputs import Inputs, Start, in_blocks
+from rdejax.propagate.inputs import Inputs, Start, Told, in_blocks, placed, what_is_told
+from rdejax.propagate.mend import Before, snapshot
 from rdejax.propagate.pending import Part, Pending
-from rdejax.propagate.programs import add_objects, segment_blocks, start_video
+from rdejax.propagate.programs import add_objects, correct_objects, segment_blocks, start_video
 from rdejax.propagate.schedule import (
     LONGEST_BLOCK,
     Block,
@@ -26,7 +28,7 @@ from rdejax.propagate.schedule import (
     frames_per_call,
     next_blocks,
 )
-from rdejax.propagate.slots import Layout, new_ids, plan_layout
+from rdejax.propagate.slots import Layout
 
 # What a push changes in a stream.
 _CHANGING = ("geometry", "layout", "state", "time", "writes", "starts")
@@ -36,7 +38,8 @@ class Stream:
     """A video in progress. Memory use does not depend on its length for constant-cost rules.
 
     Frames before the first mask come back empty. Every id is taken from the first mask that holds
-    it; in later masks only new ids count (the semi-supervised protocol).
+    it; in later masks only new ids count (the semi-supervised protocol), and a warning says so,
+    unless `use_all_masks` makes them corrections.
 
     Args:
       model: see `rdejax.load_model`.
@@ -46,6 +49,8 @@ class Stream:
       encode_batch: frames of a chunk encoded as one batch; default: see `encoded_at_once`.
       max_objects: object slots to refuse more than; default: as many as the masks hold.
       layout: groups and slots, if known beforehand; it saves compilations when objects come later.
+      use_all_masks: later masks correct the known objects that they hold, as `correct` does.
+      correctable: keep what `correct` needs: a second copy of the state, and the latest push.
       **given: what the memory takes for each object beside its mask, by id: a mapping, or an array
         [objects, ...] in the order of the ids (`System.object_inputs`; SWEM's `initial_bases`).
 
@@ -63,6 +68,8 @@ class Stream:
         encode_batch: int | None = None,
         max_objects: int | None = None,
         layout: Layout | None = None,
+        use_all_masks: bool = False,
+        correctable: bool = False,
         **given: Mapping[int, np.ndarray] | np.ndarray,
     ):
         for name in given:
@@ -86,12 +93,21 @@ class Stream:
         self.chunk = chunk
         self.encode_batch = encode_batch
         self.max_objects = max_objects
-        self.layout = layout
+        self.use_all_masks = use_all_masks
+        self.correctable = correctable
+        self._planned = layout
+        self._warned = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything: the next frame is the first one of another video."""
+        self.layout = self._planned
         self.geometry: Geometry | None = None
         self.state: State | None = None
         self.time = 0
         self.writes = 0
         self.starts: list[int] = []
+        self._before: Before | None = None
         self._broken = ""
 
     @property
@@ -204,10 +220,84 @@ class Stream:
           RdejaxError: see `push`.
         """
         self._refuse_broken()
-        frames, starts = self._checked(frames, masks or {})
+        frames, masks = self._checked(frames, masks or {})
+        told = what_is_told(masks, self._known, all_masks=self.use_all_masks)
+        starts = self._placed(told)
         inputs = Inputs(frames, ids.checked_beside(beside or {}, len(frames), self.model))
+        self._warn_of_ignored(told)
         with self._as_before():
+            if self.correctable and len(frames):
+                self._before = Before(snapshot(self, _CHANGING), inputs.copy(), dict(masks))
             return self._submit(inputs, starts, want_probs)
+
+    def correct(
+        self,
+        mask: np.ndarray,
+        ids: Collection[int] | None = None,
+        *,
+        permanent: bool = False,
+    ) -> UInt8[np.ndarray, "h w"]:
+        """Puts right the masks of the latest frame, which is memorised with them.
+
+        The result is as if the mask had been pushed with the frame. Other objects stay as they were
+        predicted, where no given one covers them. Ids of the mask that are new begin here. Several
+        calls for one frame add up. The stream must be made with `correctable=True`.
+
+        Args:
+          mask: uint8 [H, W] ids.
+          ids: those that it is to be believed about; one that it does not hold is not in the frame.
+            Default: all that it holds.
+          permanent: the memory keeps the frame as it keeps the first one, if it does that; in rules
+            of constant size it takes the first one's place (`MemoryRule.keep`).
+
+        Returns:
+          The frame's masks now, uint8 [H, W].
+
+        Raises:
+          RdejaxError: no frame yet, the stream was not made for it, a mask of another shape, or an
+            id that is neither in the mask nor known; the stream is as it was before.
+        """
+        self._refuse_broken()
+        before = self._before
+        if before is None:
+            why = (
+                "no frame has been pushed since it began, was restored or had objects taken out"
+                if self.correctable
+                else "it keeps no past; make it with correctable=True"
+            )
+            raise RdejaxError(f"nothing to correct in this stream: {why}")
+        mended = before.corrected(mask, ids, self._known, permanent)
+        with self._as_before():
+            for name, value in snapshot(before.values, _CHANGING).items():
+                setattr(self, name, value)
+            starts = self._placed(mended.told(self.use_all_masks))
+            result = self._submit(before.inputs, starts, False).masks()[-1]
+        self._before = mended
+        return result
+
+    def forget(self, ids: Collection[int]) -> None:
+        """Takes objects out: they are in no later frame, and their ids may begin anew.
+
+        Raises:
+          RdejaxError: an id that is not there; the stream is as it was before.
+        """
+        self._refuse_broken()
+        if missing := sorted(set(ids) - set(self.objects)):
+            raise RdejaxError(f"no object {missing[0]} to forget; there are {self.objects}")
+        if not ids:
+            return
+        assert self.layout is not None and self.state is not None
+        slots = [self.layout.ids[number] for number in ids]
+        self.layout, self._before = self.layout.without(ids), None
+        if self.layout.ids:
+            self.state = without_slots(self.state, slots)
+        else:
+            # Nothing is left to remember; the next mask begins as the first one did.
+            self.layout, self.state, self.writes, self.starts = self._planned, None, 0, []
+
+    @property
+    def _known(self) -> list[int]:
+        return sorted(self.layout.ids) if self.layout else []
 
     def _submit(self, inputs: Inputs, starts: list[Start], want_probs: bool) -> Pending:
         frames = inputs.frames
@@ -220,37 +310,50 @@ class Stream:
             pending.add(Part(0))
         position = 0
         for start in starts:
-            self._advance(inputs.part(position, start.index), pending)
-            self._insert(inputs.part(start.index, start.index + 1), start, pending)
-            position = start.index + 1
+            index = start.told.index
+            self._advance(inputs.part(position, index), pending)
+            self._insert(inputs.part(index, index + 1), start, pending)
+            position = index + 1
         self._advance(inputs.part(position, len(frames)), pending)
         pending.objects = self.objects
         return pending
 
     def _checked(
         self, frames: np.ndarray, masks: Mapping[int, np.ndarray]
-    ) -> tuple[np.ndarray, list[Start]]:
-        """Frames and first masks, with all that could be wrong with them looked at."""
+    ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """Frames and masks, with all that could be wrong with them looked at."""
         frames = ids.checked_frames(frames, self.geometry and self.geometry.source)
         size = (frames.shape[1], frames.shape[2])
-        known = set(self.layout.ids) if self.layout else set()
-        found: list[tuple[int, np.ndarray, list[int]]] = []
-        for index in sorted(map(ids.checked_index, masks)):
-            mask = ids.checked_mask(index, masks[index], len(frames), size)
-            if new := new_ids(mask, known):
-                found.append((index, mask, new))
-                known |= set(new)
-        if self.max_objects is not None and found and len(known) > self.max_objects:
+        checked = {
+            index: ids.checked_mask(index, masks[index], len(frames), size)
+            for index in sorted(map(ids.checked_index, masks))
+        }
+        return frames, checked
+
+    def _placed(self, told: list[Told]) -> list[Start]:
+        """Where the objects of masks go, if they are not too many."""
+        self._refuse_too_many(told)
+        return placed(told, self.layout, self.given)
+
+    def _refuse_too_many(self, told: list[Told]) -> None:
+        new = [number for each in told for number in each.new]
+        count = len(self._known) + len(new)
+        if self.max_objects is not None and new and count > self.max_objects:
             raise RdejaxError(
-                f"{len(known)} objects in the masks, but max_objects is "
+                f"{count} objects in the masks, but max_objects is "
                 f"{self.max_objects}; raise it or leave objects out"
             )
-        layout, starts = self.layout, []
-        for index, mask, new in found:
-            layout, slots = (layout or plan_layout([len(n) for *_, n in found])).place(new)
-            given = ids.given_in_slots(self.given, new, slots, layout.groups * layout.slots)
-            starts.append(Start(index, mask, new, slots, layout, given))
-        return frames, starts
+
+    def _warn_of_ignored(self, told: list[Told]) -> None:
+        each = next((each for each in told if each.ignored), None)
+        if each is None or self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"the mask of frame {self.time + each.index} is not used for object {each.ignored[0]}, "
+            "which began earlier; pass use_all_masks=True to correct objects with later masks",
+            stacklevel=4,
+        )
 
     def _advance(self, inputs: Inputs, pending: Pending) -> None:
         """Frames without new masks, in blocks that end where a frame is memorised."""
@@ -303,47 +406,46 @@ class Stream:
         pending.add(Part(count, self.layout, label, prob, real))
 
     def _insert(self, inputs: Inputs, start: Start, pending: Pending) -> None:
-        """A frame whose mask brings new objects."""
+        """A frame whose mask brings new objects or corrects old ones."""
         assert self.geometry is not None
         # Copies, for the device may still read them when the caller reuses its buffers.
         frame = inputs.frames[0].copy()
         beside = {name: x.copy() for name, x in inputs.beside.items()}
         layout = self.layout = start.layout
-        total = layout.groups * layout.slots
-        masks, valid = ids.one_hot(start.mask, start.ids, start.slots, total)
+        total, told = layout.groups * layout.slots, start.told
+        masks, new = ids.one_hot(told.mask, told.new, start.slots, total)
+        also: dict[str, Any] = {"geometry": self.geometry}
         if self.state is None:
             state, (label, prob) = start_video(
-                self.model,
-                frame,
-                masks,
-                valid,
-                start.given,
-                beside,
-                geometry=self.geometry,
-                groups=layout.groups,
+                self.model, frame, masks, new, start.given, beside, groups=layout.groups, **also
             )
             # What `restore` expects, whether another frame has been pushed or not.
             self.state = self.model.reserve(state, self.writes)
         else:
-            memorize = self.model.memorizes(self.time, (*self.starts, self.time))
-            self.writes += memorize
-            self.state = self.model.reserve(with_groups(self.state, layout.groups), self.writes)
-            self.state, (label, prob) = add_objects(
-                self.model,
-                self.state,
-                frame,
-                masks,
-                valid.reshape(layout.groups, -1),
-                start.given,
-                beside,
-                geometry=self.geometry,
-                memorize=memorize,
-            )
-        self.starts.append(self.time)
+            # A frame that only corrects is no start of an object, which some systems count from.
+            given = (*self.starts, self.time) if told.new else tuple(self.starts)
+            memorize = self.model.memorizes(self.time, given)
+            self.writes += memorize or bool(told.corrected)
+            state = self.model.reserve(with_groups(self.state, layout.groups), self.writes)
+            groups = new.reshape(layout.groups, -1)
+            inserted = (self.model, state, frame)
+            also["memorize"] = memorize
+            if told.corrected:
+                slots = [layout.ids[number] for number in told.corrected]
+                old, corrected = ids.one_hot(told.mask, told.corrected, slots, total)
+                inserted = (*inserted, masks + old, corrected.reshape(groups.shape))
+                also |= {"permanent": told.permanent, "adds": bool(told.new)}
+                program = correct_objects
+            else:
+                inserted = (*inserted, masks)
+                program = add_objects
+            self.state, (label, prob) = program(*inserted, groups, start.given, beside, **also)
+        if told.new:
+            self.starts.append(self.time)
         self.time += 1
-        real = np.ones(1, bool)
         prob = prob if pending.want_probs else None
-        pending.add(Part(1, layout, label, prob, real, given=(start.mask, start.ids)))
+        shown = (told.mask, [*told.new, *told.corrected])
+        pending.add(Part(1, layout, label, prob, np.ones(1, bool), given=shown))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the state to a file, from which `restore` continues to the same masks.
@@ -393,6 +495,7 @@ class Stream:
         self.layout, self.geometry = layout, geometry
         self.time, self.writes = about["time"], about["writes"]
         self.starts = about["starts"]
+        self._before = None
         self._broken = ""
         return self
 
