@@ -16,6 +16,10 @@ _OWN = ("unfinished", "report.html")
 _LEFT_BY_A_KILL = re.compile(r"\.(?P<stem>.+)\.tmp-\d+(?P<suffix>\.\w+)?")
 
 
+class Locked(RdejaxError):
+    """Another run is writing to a folder."""
+
+
 def check_name(name: str, where: str | Path) -> str:
     """A name that is to become a file or folder of that name inside another one.
 
@@ -78,7 +82,7 @@ def locked(folder: Path, option: str = "--output") -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RdejaxError(
+            raise Locked(
                 f"{folder}: another run is writing here; wait for its end or choose another "
                 f"{option}"
             ) from None

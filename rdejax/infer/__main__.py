@@ -5,6 +5,7 @@ Heavy imports wait until they are needed, so that `--help` and wrong arguments a
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rdejax.cli import cli_errors
@@ -24,20 +25,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli_errors(memory="try a smaller --size or --chunk"), ending_on_signals():
         arguments = parse(sys.argv[1:] if argv is None else argv)
         # Inference knows nothing of the report, which reads what inference writes.
-        from rdejax.infer.run import run_dataset, run_video
+        from rdejax.infer.many import run_videos, videos_in
+        from rdejax.infer.run import load, run_dataset, run_video
 
-        known: dict[str, Any]
-        if arguments.data.dataset is None:
-            known = {"video": run_video(arguments)}
-        else:
+        known: dict[Path, dict[str, Any]]
+        if arguments.data.dataset is not None:
             run_dataset(arguments)
-            known = vars(arguments.data)
+            known = {arguments.output: vars(arguments.data)}
+        elif (videos := videos_in(arguments.videos)) is not None:
+            done = run_videos(arguments, videos, run_video, lambda: load(arguments.model))
+            known = {output: {"video": source} for output, source in done.items()}
+        else:
+            known = {arguments.output: {"video": run_video(arguments)}}
         if arguments.result.report:
             from rdejax.report import write_report
 
-            path = write_report(arguments.output, **known)
-            if not arguments.result.quiet:
-                print(f"wrote {path}")
+            for output, about in known.items():
+                path = write_report(output, **about)
+                if not arguments.result.quiet:
+                    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

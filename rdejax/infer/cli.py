@@ -130,6 +130,20 @@ class ModelOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskOptions:
+    """What is made of the masks of one video."""
+
+    direction: Literal["forward", "backward", "both"] = "forward"
+    """From its mask on, back from it, or both: then an object goes back from its first mask."""
+    use_all_masks: bool = False
+    """Masks correct the objects in them that began with an earlier one."""
+    snap_mask: bool = False
+    """Take the few colours that were meant of a mask with soft edges or in JPEG."""
+    background: Literal["auto", "black", "white"] = "auto"
+    """Which is no object, in masks in black and white or colours: black, unless there is none."""
+
+
+@dataclasses.dataclass(frozen=True)
 class OutputOptions:
     """What is written."""
 
@@ -154,23 +168,29 @@ class Arguments:
     """Segments the objects of a video, given their masks in its first frame.
 
     VIDEO --mask MASK --output OUT writes OUT/masks/<frame>.png, palette PNGs of object ids at the
-    video's resolution, OUT/overlay.mp4 and OUT/summary.json. --dataset davis2016 --root DIR
+    video's resolution, OUT/overlay.mp4 and OUT/summary.json. Several videos, a folder of them or a
+    pattern such as 'clips/*.mp4' write the same to OUT/<video>. --dataset davis2016 --root DIR
     --output OUT writes OUT/<sequence>/<frame>.png and OUT/summary.json. An interrupted run is
     continued by the same command; what is whole already is skipped.
     """
 
     output: Annotated[Path, tyro.conf.arg(metavar="OUT")]
     """Folder for the results."""
-    video: Annotated[
-        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO_OR_FRAMES_DIR")
-    ] = None
-    """Video file or folder of images."""
+    videos: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO_OR_FRAMES_DIR")
+    ] = ()
+    """Video file or folder of images; or several, a folder of them, or a pattern."""
     mask: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Mask of the first frame (palette, greyscale or distinct colours), or a folder of masks named
-    like their frames, for objects that appear later."""
+    like their frames, for objects that appear later. With several videos: a folder that holds one
+    or the other for each, named like the video."""
     beside: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz")] = None
     """What the model takes for each frame beside its picture, if it takes any: arrays [frames, ...]
-    by name; with --dataset a folder of such files named like the sequences."""
+    by name; with --dataset or several videos a folder of such files named like the sequences."""
+    sequences: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """With --dataset or several videos: those named in this text file, one on a line, and no
+    others."""
+    masks: MaskOptions = MaskOptions()
     data: DatasetOptions = DatasetOptions()
     model: ModelOptions = ModelOptions()
     result: OutputOptions = OutputOptions()
@@ -178,9 +198,9 @@ class Arguments:
 
 def _flags() -> frozenset[str]:
     """The options that `rdejax infer` has whatever the memory rule."""
-    parts = (Arguments, DatasetOptions, ModelOptions, OutputOptions)
+    parts = (Arguments, MaskOptions, DatasetOptions, ModelOptions, OutputOptions)
     names = {field.name.replace("_", "-") for part in parts for field in dataclasses.fields(part)}
-    names -= {"video", "data", "model", "result", "settings"}
+    names -= {"videos", "masks", "data", "model", "result", "settings"}
     return frozenset({"--help", *("--" + name for name in names)})
 
 
@@ -203,7 +223,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         return_unknown_args=True,
     )
     if left:
-        raise RdejaxError(f"{left[0]}: not understood; give one video, and see --help for options")
+        raise RdejaxError(f"{left[0]}: not understood; see --help for options")
     _check(arguments, own)
     named = [name_and_value(text, f"--set {text}") for text in arguments.model.set]
     settings = (*((name, setting_value(text)) for name, text in own.items()), *named)
@@ -214,14 +234,19 @@ def parse(argv: Sequence[str]) -> Arguments:
 def _check(arguments: Arguments, own: dict[str, str]) -> None:
     data = arguments.data
     if data.dataset is not None:
-        if arguments.video is not None or arguments.mask is not None:
+        if arguments.videos or arguments.mask is not None:
             raise RdejaxError(
                 "--dataset brings its own videos and masks: leave VIDEO and --mask out"
             )
         if data.root is None:
             raise RdejaxError("--root is missing: give the top folder of the data set")
+        if arguments.masks != MaskOptions():
+            raise RdejaxError(
+                "--direction, --use-all-masks, --snap-mask and --background are for videos: leave "
+                "them out with --dataset, whose protocol says what its masks mean"
+            )
         return
-    if arguments.video is None:
+    if not arguments.videos:
         taken = "".join(
             f"; {value} is taken as the value of --{name}" for name, value in own.items()
         )

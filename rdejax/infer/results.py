@@ -24,6 +24,8 @@ from rdejax.io.masks import whole_masks
 
 # What lies in the folder of a result, and comes and goes with it.
 _WRITTEN = ("unfinished", "masks", "overlay.mp4", "summary.json", "timing.csv", "report.html")
+# Results in the unfinished folder that a run which begins anew keeps.
+_INNER = ("backward",)
 
 
 @dataclasses.dataclass
@@ -106,6 +108,17 @@ class ResultFolder:
         elif (_read_record(self._work / "run.json") or {}).get("run") == self._run:
             discard(self._work)  # of a run that was killed after its last file was in place
 
+    def inner(self, name: str, names: Sequence[str]) -> "ResultFolder":
+        """A result within the unfinished folder, which stays while this run does and goes with it.
+
+        Args:
+          name: of its folder, one of `_INNER`.
+          names: of its frames.
+        """
+        return ResultFolder(
+            self._work / name, {**self._run, "overlay": False}, names, version=self._version
+        )
+
     def checkpoint(self, progress: Progress, save: Callable[[Path], object]) -> None:
         """Records that `progress.frames` masks are written.
 
@@ -169,6 +182,9 @@ class ResultFolder:
             if progress is not None:
                 self.progress = progress
                 return
+            if record.get("run") == self._run and record.get("version") == self._version:
+                self._begin_anew()
+                return
             discard(self._work)
         # Whole before it has its name: no kill leaves a folder that the next run does not know.
         self.path.mkdir(parents=True, exist_ok=True)
@@ -176,6 +192,14 @@ class ResultFolder:
         (coming / "masks").mkdir(parents=True)
         self._write_progress(Progress(), coming)
         os.replace(coming, self._work)
+
+    def _begin_anew(self) -> None:
+        """Removes what an unfinished run of the same kind left, but not the results within it."""
+        self._write_progress(Progress())
+        for item in self._work.iterdir():
+            if item.name not in (*_INNER, "run.json"):
+                discard(item)
+        self.masks.mkdir()
 
     def _read_progress(self, record: dict[str, Any], names: Sequence[str]) -> Progress | None:
         if record.get("run") != self._run or record.get("version") != self._version:

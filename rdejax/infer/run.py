@@ -1,7 +1,8 @@
 """What `rdejax infer` does once its arguments are read: one video, or a data set."""
 
+import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 from rdejax.cli import note
 from rdejax.errors import RdejaxError
 from rdejax.folders import locked, lying_in
+from rdejax.infer.backward import Backward, NothingForward, segment_backward, total
 from rdejax.infer.beside import digest_beside, read_beside
-from rdejax.infer.cli import Arguments, ModelOptions
+from rdejax.infer.cli import Arguments, MaskOptions, ModelOptions
 from rdejax.infer.dataset import (
     WRITTEN,
     BenchmarkFolder,
@@ -30,13 +32,19 @@ from rdejax.io.datasets import (
     VideoSequence,
     left_out,
     list_sequences,
+    read_names,
 )
 from rdejax.io.given import GivenMasks, load_given_masks
+from rdejax.io.masks import IdMask
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
 
-def run_video(arguments: Arguments) -> FrameSource:
+def run_video(arguments: Arguments, model: Any = None) -> FrameSource:
     """Segments one video into `OUT/masks`, `OUT/overlay.mp4` and `OUT/summary.json`.
+
+    Args:
+      arguments: those of the command line, of which `videos` is the one.
+      model: if it is loaded already.
 
     Returns:
       The video.
@@ -45,18 +53,50 @@ def run_video(arguments: Arguments) -> FrameSource:
       RdejaxError: anything wrong with the inputs or the output folder.
     """
     options, out, quiet = arguments.model, arguments.result, arguments.result.quiet
-    assert arguments.video is not None and arguments.mask is not None
-    source = open_frames(arguments.video, allow_damaged=out.allow_damaged)
-    given = load_given_masks(arguments.mask, source, max_objects=options.max_objects)
-    for text in given.notes:
-        note(text, quiet=quiet)
-    for folder in (arguments.video, arguments.mask):
+    (video,) = arguments.videos
+    assert arguments.mask is not None
+    source = open_frames(video, allow_damaged=out.allow_damaged)
+    given = read_masks(arguments, source)
+    for folder in (video, arguments.mask):
         _note_left_out([folder], FRAME_SUFFIXES, quiet)
-    model = load(options)
+    model = load(options) if model is None else model
     beside = read_beside(arguments.beside, model, len(source))
     with locked(arguments.output):
         _run_video(arguments, source, given, model, beside)
     return source
+
+
+def read_masks(arguments: Arguments, source: FrameSource) -> GivenMasks:
+    """The masks of a video, with notes on what was made of them."""
+    assert arguments.mask is not None
+    masks, quiet = arguments.masks, arguments.result.quiet
+    given = load_given_masks(
+        arguments.mask,
+        source,
+        max_objects=arguments.model.max_objects,
+        all_masks=masks.use_all_masks,
+        last_first=masks.direction == "backward",
+        by_name=masks.direction != "forward",
+        snap=masks.snap_mask,
+        background=masks.background,
+    )
+    for text in given.notes:
+        note(text, quiet=quiet)
+    before = min(given.objects.values())
+    if before and masks.direction == "forward":
+        note(
+            f"{source.path}: the {before} frames before the first mask stay empty; pass "
+            "--direction both to segment them, too",
+            quiet=quiet,
+        )
+    behind = len(source) - 1 - max(given.objects.values())
+    if behind and masks.direction == "backward":
+        note(
+            f"{source.path}: the {behind} frames behind the last mask stay empty; pass "
+            "--direction both to segment them, too",
+            quiet=quiet,
+        )
+    return given
 
 
 def _run_video(
@@ -77,6 +117,7 @@ def _run_video(
             "source": source.fingerprint(),
             "masks": _digest_masks(given),
             **({"beside": digest_beside(beside)} if beside else {}),
+            **_how(arguments.masks),
             "overlay": not out.no_overlay,
             "fps": None if out.no_overlay or fps is None else float(fps),
         },
@@ -94,6 +135,12 @@ def _run_video(
     _say(_sentence(folder.path, summary, len(given.objects)), quiet)
 
 
+def _how(masks: MaskOptions) -> dict[str, Any]:
+    """What is made of the masks, where that is not what it always is."""
+    direction = {} if masks.direction == "forward" else {"direction": masks.direction}
+    return {**direction, **({"use_all_masks": True} if masks.use_all_masks else {})}
+
+
 def _segment(
     model: Any,
     arguments: Arguments,
@@ -104,10 +151,14 @@ def _segment(
 ) -> dict[str, Any]:
     """Segments one video into its folder, with progress on the terminal; the facts."""
     chunk, out = arguments.model.chunk, arguments.result
-    saved = folder.progress.frames
+    direction = arguments.masks.direction
+    at_once = _chunk(model, chunk, source.size)
     pace = Pace(0)
 
-    def on_start(done: int) -> None:
+    def stream_of(masks: Mapping[int, IdMask]) -> Segmenter:
+        return _make_stream(model, masks, chunk, use_all_masks=arguments.masks.use_all_masks)
+
+    def on_start(done: int, saved: int = folder.progress.frames) -> None:
         nonlocal pace
         pace = Pace(done)
         if done:
@@ -119,19 +170,43 @@ def _segment(
         pace.update(done)
         display.update(done)
 
+    back, join = None, lambda name, mask: mask
+    backward = None if direction == "forward" else Backward.of(given, direction == "both")
+    if backward is not None and (backward.last or direction == "backward"):
+        title = f"{source.path.name} (backward)"
+        with ProgressDisplay(title, backward.last + 1, quiet=out.quiet) as display:
+            back, join = segment_backward(
+                stream_of,
+                source,
+                backward,
+                folder,
+                beside=beside,
+                chunk=at_once,
+                on_frames=display.update,
+                on_start=lambda done: on_start(done, 0),
+            )
+    forward = given
+    if direction == "backward":
+        forward = dataclasses.replace(given, masks={})
     with ProgressDisplay(source.path.name, len(source), quiet=out.quiet) as display:
         values = segment_to_folder(
-            lambda: _make_stream(model, given, chunk),
+            NothingForward if direction == "backward" else lambda: stream_of(given.masks),
             source,
-            given,
+            forward,
             folder,
             beside=beside,
-            chunk=_chunk(model, chunk, source.size),
+            chunk=at_once,
             overlay=not out.no_overlay,
             fps=out.fps or source.fps,
             on_frames=on_frames,
             on_start=on_start,
+            join=join,
         )
+    if back is not None:
+        begun = 0 if direction == "backward" else values["frames"] - min(given.objects.values())
+        values = total(values, back, begun)
+    if direction != "forward":
+        values["direction"] = direction
     if values["frames"] != len(source):
         note(f"{source.path}: {values['frames']} of {len(source)} frames decoded", quiet=out.quiet)
     timing = folder.path / "timing.csv"
@@ -151,6 +226,9 @@ def run_dataset(arguments: Arguments) -> None:
     data, options = arguments.data, arguments.model
     assert data.dataset is not None and data.root is not None
     sequences = list_sequences(data.dataset, data.root, data.split)
+    if arguments.sequences is not None:
+        named = read_names(arguments.sequences, [sequence.name for sequence in sequences])
+        sequences = [sequence for sequence in sequences if sequence.name in named]
     _keep_inputs(arguments, sequences)
     frames, masks = ({path.parent for path in paths} for paths in _files(sequences))
     _note_left_out(frames, FRAME_SUFFIXES, arguments.result.quiet)
@@ -188,7 +266,7 @@ def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: An
             source = FolderFrames(sequence.frames[0].parent, sequence.frames)
             given = read_given(sequence, source, options.max_objects)
             values = segment_sequence(
-                _make_stream(model, given, options.chunk),
+                _make_stream(model, given.masks, options.chunk),
                 sequence.name,
                 source,
                 given,
@@ -234,11 +312,13 @@ def _flat(settings: Any) -> dict[str, Any]:
     return {"every": settings.every, **dict(settings.memory_settings)}
 
 
-def _make_stream(model: Any, given: GivenMasks, chunk: int | None) -> Segmenter:
+def _make_stream(
+    model: Any, masks: Mapping[int, IdMask], chunk: int | None, **options: Any
+) -> Segmenter:
     import rdejax
     from rdejax.propagate.slots import known_layout
 
-    return rdejax.stream(model, layout=known_layout(given.masks), chunk=chunk)
+    return rdejax.stream(model, layout=known_layout(masks), chunk=chunk, **options)
 
 
 def _chunk(model: Any, chunk: int | None, size: tuple[int, int]) -> int:
@@ -318,7 +398,7 @@ def _environment(options: ModelOptions, model: Any) -> dict[str, Any]:
 def _inputs(arguments: Arguments, model: Any, source: FrameSource, given: GivenMasks) -> list[Path]:
     """Everything that a run of one video reads."""
     rule = model.settings.memory
-    named = (arguments.video, arguments.mask, arguments.beside, Path(arguments.model.checkpoint))
+    named = (*arguments.videos, arguments.mask, arguments.beside, Path(arguments.model.checkpoint))
     read = [path for path in named if path is not None]
     read += [Path(rule)] if rule.endswith(".py") else []
     return [*read, *given.files, *(source.files if isinstance(source, FolderFrames) else ())]

@@ -258,6 +258,7 @@ def segment_to_folder(
     fps: float | Fraction | None = None,
     on_frames: OnFrames = lambda done: None,
     on_start: OnFrames = lambda done: None,
+    join: Callable[[str, IdMask], IdMask] = lambda name, mask: mask,
     checkpoint_seconds: float = _CHECKPOINT_SECONDS,
 ) -> dict[str, Any]:
     """Segments one video into its result folder, continuing an unfinished run.
@@ -273,6 +274,7 @@ def segment_to_folder(
       fps: of the overlay; None takes the source's, or 24.
       on_frames: told the number of frames done.
       on_start: told the number of the frame that the run begins with.
+      join: what is written of a frame's mask, by the frame's name.
       checkpoint_seconds: least time between two saves of the stream's state; 0 saves always.
 
     Returns:
@@ -285,11 +287,15 @@ def segment_to_folder(
     with CompileClock() as clock:
         checkpoints = ResumePoints(folder, clock, checkpoint_seconds)
         with ResultWriter(folder, source.size, rate) as writer:
+
+            def write(item: Written) -> None:
+                writer.write(dataclasses.replace(item, mask=join(item.name, item.mask)))
+
             count = run_stream(
                 stream,
                 writer.begin(source, start),
                 given.masks,
-                writer.write,
+                write,
                 beside=beside,
                 chunk=chunk,
                 start=start,

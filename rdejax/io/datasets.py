@@ -6,10 +6,10 @@ Only paths are listed here; nothing is decoded. `rdejax infer` (which needs the 
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rdejax.errors import RdejaxError
+from rdejax.errors import RdejaxError, shorten
 from rdejax.folders import check_name
 
 DATASETS = ("davis2016", "davis2017", "youtube-vos", "folder")
@@ -118,6 +118,26 @@ def locate(
         _need_folder(frames_root, dataset)
     names = _sequence_names(dataset, root, split, frames_root if need_frames else masks_root)
     return names, frames_root, masks_root
+
+
+def read_names(path: Path, known: Sequence[str]) -> frozenset[str]:
+    """The names in a text file, one on a line; empty lines and those that begin with # are not.
+
+    Raises:
+      RdejaxError: unreadable, empty, or a name that is not known.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise RdejaxError(f"{path}: no such file; give a text file, one name on a line") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise RdejaxError(f"{path}: not a text file; expected one name on a line") from None
+    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not names:
+        raise RdejaxError(f"{path}: the list is empty; expected one name on a line")
+    if strange := [name for name in names if name not in known]:
+        raise RdejaxError(f"{path}: no {shorten(strange)} here; there are {shorten(list(known))}")
+    return frozenset(names)
 
 
 def natural_key(path: str | Path) -> tuple[tuple[int, int | str], ...]:

@@ -5,27 +5,34 @@ their ids from the DAVIS colours, or in sorted order, and keep them through the 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 
-from rdejax.errors import RdejaxError
+from rdejax.errors import BadFile, RdejaxError
 from rdejax.io.datasets import FRAME_SUFFIXES, list_files
 from rdejax.io.masks import (
     AS_WRITTEN,
     IdMask,
+    Pixels,
     agree,
     holds_void_only,
     load_pixels,
     settle_void,
 )
 from rdejax.io.palette import davis_colour_ids
+from rdejax.io.snap import colour_name, snap
 from rdejax.io.video import FrameSource
 
 MAX_OBJECTS = 100
+
+Background = Literal["auto", "black", "white"]
+# Read as painted: the loss of compression is what snapping mends.
+_TO_SNAP = dataclasses.replace(AS_WRITTEN, edges="cut")
 
 
 class MaskReader:
@@ -34,12 +41,25 @@ class MaskReader:
     Attributes:
       max_objects: most ids accepted, in one mask and in all of them.
       colours: id -> RGB colour in the file, for ids that came from colours.
+      snap: give blurred and compressed masks the few colours that were meant (`rdejax.io.snap`).
+      background: what is no object in pictures that are black and white or in colours. "auto" is
+        black, and white where there is no black.
       stretched: files that missed the video's size by a pixel or two.
+      remarks: files, and what was taken for what in them, where a person should know.
     """
 
-    def __init__(self, max_objects: int = MAX_OBJECTS):
+    def __init__(
+        self,
+        max_objects: int = MAX_OBJECTS,
+        *,
+        snap: bool = False,
+        background: Background = "auto",
+    ):
         self.max_objects = max_objects
+        self.snap = snap
+        self.background = background
         self.stretched: list[Path] = []
+        self.remarks: list[tuple[str, str]] = []
         self._ids: dict[tuple[int, int, int], int] = {}
 
     @property
@@ -52,8 +72,8 @@ class MaskReader:
 
         Palette images keep their indices and greyscale ones their values, except that a mask of 0
         and 255 (or 65535) only, or of one bit, is the object 1. In images with colours, black and
-        fully transparent pixels are background, DAVIS colours get their DAVIS ids, and further
-        colours get the lowest free ids, in the sorted order of the colours.
+        fully transparent pixels are background (see `background`), DAVIS colours get their DAVIS
+        ids, and further colours get the lowest free ids, in the sorted order of the colours.
 
         Args:
           path: image file.
@@ -67,12 +87,15 @@ class MaskReader:
           RdejaxError: unreadable; another size; more ids than `max_objects`, or ids that can only
             come from smoothed edges.
         """
-        pixels = load_pixels(path, AS_WRITTEN, str(path))
+        pixels = self._load(path)
         values = pixels.values // pixels.stretch if pixels.stretch > 1 else pixels.values
+        if self.snap and not pixels.indexed and values.dtype == np.uint8:
+            values = self._snapped(path, values)
         if values.ndim == 3 and agree(values):
             values = values[..., 0]
-        if not pixels.indexed and values.ndim == 2:
-            values = _binary(values)
+        if not pixels.indexed:
+            values = self._without_background(path, values)
+            values = _binary(values) if values.ndim == 2 else values
         if size is not None and values.shape[:2] != size:
             values = self._fit(path, values, size)
         if values.ndim == 3:
@@ -84,6 +107,51 @@ class MaskReader:
                 f"{path}: the mask holds the id {found[-1]}; ids must be 1 to 255, renumber them"
             )
         return values.astype(np.uint8)
+
+    def _load(self, path: str | Path) -> Pixels:
+        try:
+            return load_pixels(path, _TO_SNAP if self.snap else AS_WRITTEN, str(path))
+        except BadFile as error:
+            if error.problem != "lossy mask":
+                raise
+            mend = f"{error}, or pass --snap-mask to take its few true colours"
+            raise BadFile(mend, error.problem) from None
+
+    def _snapped(
+        self, path: str | Path, values: UInt8[np.ndarray, "h w *rgb"]
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        image = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=-1)
+        result = snap(np.ascontiguousarray(image), str(path), self.max_objects + 1)
+        if result.changed or len(np.unique(image.reshape(-1, 3), axis=0)) > len(result.colours):
+            self.remarks.append((str(path), f"snapped to {result}"))
+        return result.image
+
+    def _without_background(
+        self, path: str | Path, values: Shaped[np.ndarray, "h w *rgb"]
+    ) -> Shaped[np.ndarray, "h w *rgb"]:
+        """The same picture with 0 where the background is, which may be white."""
+        if values.dtype != np.uint8:
+            return values
+        black, white = ((values == level) for level in (0, 255))
+        if values.ndim == 3:
+            black, white = black.all(axis=-1), white.all(axis=-1)
+        mixed = white.any() and not white.all()
+        if self.background == "white" or (self.background == "auto" and mixed and not black.any()):
+            if self.background == "auto":
+                text = (
+                    "white was taken for the background, for there is no black; pass --background "
+                    "black if it is an object"
+                )
+                self.remarks.append((str(path), text))
+            return _inverted(values, white, black)
+        around = np.concatenate([white[0], white[-1], white[:, 0], white[:, -1]])
+        if self.background == "auto" and black.any() and around.mean() > 0.5:
+            text = (
+                "black was taken for the background and white, which surrounds it, for an object; "
+                "pass --background white if it is the other way round"
+            )
+            self.remarks.append((str(path), text))
+        return values
 
     def _fit(
         self, path: str | Path, values: Shaped[np.ndarray, "h w *rgb"], size: tuple[int, int]
@@ -128,8 +196,9 @@ class GivenMasks:
     """The masks that start a video's objects.
 
     Attributes:
-      masks: frame number -> uint8 [H, W] holding only the ids that are new in that frame; never
-        empty, and every mask holds an object.
+      masks: frame number -> uint8 [H, W] holding the ids that are told of in that frame: only those
+        that are new in it, or all where later masks correct; never empty, and every mask holds an
+        object.
       objects: id -> number of the frame whose mask introduced it.
       colours: id -> RGB colour in the files, for ids that came from colours.
       notes: sentences worth showing to the user.
@@ -144,7 +213,12 @@ class GivenMasks:
 
 
 def load_given_masks(
-    path: str | Path, source: FrameSource, *, max_objects: int = MAX_OBJECTS
+    path: str | Path,
+    source: FrameSource,
+    *,
+    max_objects: int = MAX_OBJECTS,
+    by_name: bool = False,
+    **options: Any,
 ) -> GivenMasks:
     """Reads the mask of the first frame, or a folder of masks named like their frames.
 
@@ -152,6 +226,8 @@ def load_given_masks(
       path: one mask file, which belongs to the first frame; or a folder.
       source: the video.
       max_objects: most objects accepted.
+      by_name: one file that is named like a frame belongs to that one.
+      **options: see `collect_masks`.
 
     Raises:
       RdejaxError: see `MaskReader.read`; a mask of no frame; no object in any mask.
@@ -161,11 +237,13 @@ def load_given_masks(
         files = list_files(path, FRAME_SUFFIXES)
         if not files:
             raise RdejaxError(f"{path}: no masks (PNG files) in this folder")
-        return collect_masks(_match(files, source), source.size, max_objects=max_objects)
+        found = _match(files, source)
+        return collect_masks(found, source.size, max_objects=max_objects, **options)
     if not path.exists():
         raise RdejaxError(f"{path}: no such mask; give the first frame's mask or a folder of masks")
-    given = collect_masks({0: path}, source.size, max_objects=max_objects)
-    if path.stem in source.names[1:]:
+    frame = _frame_numbers(source)(path.stem) if by_name else None
+    given = collect_masks({frame or 0: path}, source.size, max_objects=max_objects, **options)
+    if path.stem in source.names[1:] and frame is None:
         note = (
             f"{path} is taken as the mask of the first frame ({source.names[0]}); "
             f"put it in a folder and pass that, if it belongs to frame {path.stem}"
@@ -181,6 +259,10 @@ def collect_masks(
     max_objects: int = MAX_OBJECTS,
     merge_objects: bool = False,
     drop_void: bool = False,
+    all_masks: bool = False,
+    last_first: bool = False,
+    snap: bool = False,
+    background: Background = "auto",
 ) -> GivenMasks:
     """Reads masks in frame order and keeps of each one the ids not seen before.
 
@@ -191,15 +273,19 @@ def collect_masks(
       merge_objects: everything but the background is the one object 1.
       drop_void: `VOID` marks pixels without truth and is background; but where it is the only id of
         the first mask with any, that mask is black and white and holds the object 1.
+      all_masks: keep ids seen before, too, for later masks to correct them.
+      last_first: the masks are met from the last frame to the first.
+      snap: see `MaskReader`.
+      background: see `MaskReader`.
 
     Raises:
       RdejaxError: see `MaskReader.read`; no object in any mask; more objects than `max_objects`.
     """
-    reader = MaskReader(max_objects)
+    reader = MaskReader(max_objects, snap=snap, background=background)
     masks: dict[int, IdMask] = {}
     objects: dict[int, int] = {}
-    empty = []
-    for frame in sorted(files):
+    empty, unused = [], []
+    for frame in sorted(files, reverse=last_first):
         mask = reader.read(files[frame], size)
         if drop_void:
             mask = settle_void(mask, binary=not objects and holds_void_only(mask))
@@ -209,13 +295,16 @@ def collect_masks(
         if not ids:
             empty.append(files[frame])
         new = [index for index in ids if index not in objects]
-        if new:
-            objects.update(dict.fromkeys(new, frame))
-            masks[frame] = mask if new == ids else np.where(np.isin(mask, new), mask, 0)
+        objects.update(dict.fromkeys(new, frame))
+        if new != ids and not all_masks:
+            unused.append(files[frame])
+            mask = np.where(np.isin(mask, new), mask, 0)
+        if new or (ids and all_masks):
+            masks[frame] = mask
         if len(objects) > max_objects:
             raise RdejaxError(
                 f"{files[frame]}: with this mask the video has {len(objects)} objects, more than "
-                f"{max_objects}; pass --max-objects {len(objects)} or more if that is meant"
+                f"{max_objects}; {_raised(len(objects))}"
             )
     if not masks:
         where = files[min(files)]
@@ -223,29 +312,49 @@ def collect_masks(
             f"{where}: the mask holds no object (every pixel is background); mark an object"
             + (f" in it or in one of the other {len(files) - 1} masks" if len(files) > 1 else "")
         )
+    notes = _notes(reader, len(files), size)
+    if empty:
+        notes.append(f"{len(empty)} of {len(files)} masks hold no object (the first: {empty[0]})")
+    if unused:
+        notes.append(
+            f"{len(unused)} of {len(files)} masks hold objects that began with another one and are "
+            f"not used for those (the first: {unused[0]}); pass --use-all-masks to correct with "
+            "them"
+        )
+    return GivenMasks(masks, objects, reader.colours, tuple(notes), tuple(files.values()))
+
+
+def _notes(reader: MaskReader, count: int, size: tuple[int, int]) -> list[str]:
+    """What the reader did to masks, in sentences."""
     notes = []
     if reader.stretched:
         notes.append(
-            f"{len(reader.stretched)} of {len(files)} masks miss the size {size[1]}x{size[0]}"
+            f"{len(reader.stretched)} of {count} masks miss the size {size[1]}x{size[0]}"
             f" by a pixel or two and were stretched to it (the first: {reader.stretched[0]})"
         )
-    if empty:
-        notes.append(f"{len(empty)} of {len(files)} masks hold no object (the first: {empty[0]})")
-    return GivenMasks(masks, objects, reader.colours, tuple(notes), tuple(files.values()))
+    # The same remark on a hundred masks is one; those of snapping differ in numbers.
+    said: dict[str, list[tuple[str, str]]] = {}
+    for path, text in reader.remarks:
+        said.setdefault(text.split()[0], []).append((path, text))
+    for (path, text), *more in said.values():
+        notes.append(f"{path}{f' (and {len(more)} more)' if more else ''}: {text}")
+    for index, colour in sorted(reader.colours.items()) if reader.snap else ():
+        notes.append(f"{colour_name(colour)} is object {index}")
+    return notes
+
+
+def _raised(count: int) -> str:
+    if count > 255:
+        return "255 is the most there can be"
+    return f"pass --max-objects {count} or more if that is meant"
 
 
 def _match(files: Sequence[Path], source: FrameSource) -> dict[int, Path]:
     """Frame number of each mask, by the same name or else by the same number ("5" and "00005")."""
-    exact = {name: index for index, name in enumerate(source.names)}
-    numbers: dict[int, int] = {}
-    for index, name in enumerate(source.names):
-        if name.isdecimal():
-            numbers.setdefault(int(name), index)
+    frame_of = _frame_numbers(source)
     matched: dict[int, Path] = {}
     for file in files:
-        index = exact.get(file.stem)
-        if index is None and file.stem.isdecimal():
-            index = numbers.get(int(file.stem))
+        index = frame_of(file.stem)
         if index is None:
             raise RdejaxError(
                 f"{file}: no frame of this name in {source.path}, whose frames are called "
@@ -258,6 +367,33 @@ def _match(files: Sequence[Path], source: FrameSource) -> dict[int, Path]:
             )
         matched[index] = file
     return matched
+
+
+def _frame_numbers(source: FrameSource) -> Callable[[str], int | None]:
+    """Finds the number of the frame that a mask's name means; see `_match`."""
+    exact = {name: index for index, name in enumerate(source.names)}
+    numbers: dict[int, int] = {}
+    for index, name in enumerate(source.names):
+        if name.isdecimal():
+            numbers.setdefault(int(name), index)
+
+    def find(stem: str) -> int | None:
+        index = exact.get(stem)
+        return numbers.get(int(stem)) if index is None and stem.isdecimal() else index
+
+    return find
+
+
+def _inverted(
+    values: UInt8[np.ndarray, "h w *rgb"],
+    white: Bool[np.ndarray, "h w"],
+    black: Bool[np.ndarray, "h w"],
+) -> UInt8[np.ndarray, "h w *rgb"]:
+    """White as background; black, which would be no object otherwise, as white."""
+    out = values.copy()
+    out[black] = 255
+    out[white] = 0
+    return out
 
 
 def _binary(values: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w"]:
@@ -273,10 +409,11 @@ def _check_plausible(
 ) -> None:
     """Refuses smoothed, resized or lossily compressed masks, whose edges look like many ids."""
     if len(ids) > max_objects:
+        many = f", or pass --max-objects {len(ids)} if it really has that many objects"
         raise RdejaxError(
             f"{path}: the mask holds {len(ids)} different ids, as smoothed or JPEG-compressed "
-            f"masks do; save it as PNG without smoothing, or pass --max-objects {len(ids)} if it "
-            "really has that many objects"
+            "masks do, and photographs; save it as PNG without smoothing, or pass --snap-mask to "
+            f"take its few true colours{many if len(ids) <= 255 else ''}"
         )
     if len(ids) < 2:
         return
@@ -287,7 +424,7 @@ def _check_plausible(
         raise RdejaxError(
             f"{path}: {sum(rims)} of the {len(ids)} ids in the mask are only thin, scattered "
             "pixels, as smoothed or JPEG-compressed edges give; save it as PNG without smoothing "
-            "(anti-aliasing)"
+            "(anti-aliasing), or pass --snap-mask to take its few true colours"
         )
 
 
