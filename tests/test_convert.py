@@ -328,9 +328,9 @@ def test_xmem(net):
     state_dict = {n: np.broadcast_to(np.float32(0), s) for n, s in xmem_shapes(net).items()}
     pairs = {
         "key_encoder/layer1/0/downsample/conv/kernel": "key_encoder.res2.0.downsample.0.weight",
-        "key_proj/key/kernel": "key_proj.key_proj.weight",
-        "key_proj/shrinkage/kernel": "key_proj.d_proj.weight",
-        "key_proj/selection/kernel": "key_proj.e_proj.weight",
+        "key_proj/kernel": "key_proj.key_proj.weight",
+        "anisotropy/shrinkage/kernel": "key_proj.d_proj.weight",
+        "anisotropy/selection/kernel": "key_proj.e_proj.weight",
         "value_encoder/trunk/conv1/kernel": "value_encoder.conv1.weight",
         "value_encoder/block1/conv1/kernel": "value_encoder.fuser.block1.conv1.weight",
         "value_encoder/deep_update/transform/kernel": (

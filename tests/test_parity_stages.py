@@ -98,7 +98,7 @@ def _decode(decoder, x, f8, f4):
     compress = decoder.compress(x)
     up8 = decoder.up_16_8(compress, f8)
     up4 = decoder.up_8_4(up8, f4)
-    return compress, up8, up4, decoder.coarse(compress, f8, f4), decoder(x, f8, f4)
+    return compress, up8, up4, decoder.refined(compress, f8, f4)[2], decoder(x, f8, f4)
 
 
 def _two_frames(model, frames, mask):

@@ -132,7 +132,7 @@ def test_a_file_cannot_take_a_name_of_the_package(tmp_path) -> None:
 
 
 def test_names_and_what_is_unknown() -> None:
-    assert names() == ("rde", "rde-lite", "stcn", "stm", "swem", "swem-lite", "xmem")
+    assert names() == ("rde", "rde-lite", "stcn", "stm", "swem", "swem-lite", "xmem", "xmem-lite")
     with pytest.raises(RdejaxError, match="system 'no.py' is unknown; choose one of rde, rde-lite"):
         find_system("no.py")
     with pytest.raises(

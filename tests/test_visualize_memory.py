@@ -15,16 +15,19 @@ from rdejax.memory.affinity import similarity, softmax_weights, top_k_weights
 from rdejax.memory.protocol import Masks
 from rdejax.memory.registry import make_rule
 from rdejax.models.grouped import OwnKeys, SharedKeys
+from rdejax.models.matching import Matching, MatchingState
+from rdejax.models.protocol import State, System
+from rdejax.models.settings import Settings
 from rdejax.propagate.slots import Layout
 from rdejax.visualize.bases import assign
 from rdejax.visualize.commands_memory import BasesPicture, Pca, Relevance
+from rdejax.visualize.commands_views import ViewPicture
 from rdejax.visualize.relevance import check_on_grid, relevance
 from rdejax.visualize.trace import (
     Step,
     entry_names,
     entry_of_latest,
-    frame_key,
-    matching,
+    view_of,
     walk,
     written_frames,
 )
@@ -63,9 +66,10 @@ def test_walk_is_what_inference_does(clip):
     masks = []
     for step in walk(model, FRAMES, {0: MASK}):
         masks.append(step.mask)
-        memory, slot = step.memory_of(7)
-        assert slot == 1 and int(memory.updates) == step.time
-        key = frame_key(model, step.frame, geometry=step.geometry)[0]
+        held = step.memory_of(7)
+        memory = held.state
+        assert held.slot == 1 and int(memory.updates) == step.time
+        key = step.query()[0]
         # The latest entry is this frame; another compiled program, so equal up to rounding.
         latest = model.memory.entries.index("L")
         np.testing.assert_allclose(memory.key[latest], key, atol=1e-4 * float(jnp.abs(key).max()))
@@ -79,15 +83,14 @@ def test_walk_is_what_inference_does(clip):
 def test_memory_of_an_object_in_a_later_group(own_keys):
     layout = Layout(groups=2, slots=2, ids={5: 0, 6: 2, 9: 3}, used=2)
     numbers = np.arange(4).reshape(2, 2)
-    stream = SimpleNamespace(
-        layout=layout,
-        state=SimpleNamespace(memory={"x": numbers}),
-        model=SimpleNamespace(over=OwnKeys if own_keys else SharedKeys),
-    )
+    state = MatchingState(valid=jnp.ones((2, 2), bool), memory={"x": numbers})
+    model = SimpleNamespace(over=OwnKeys if own_keys else SharedKeys, memory=None)
+    model.remembered = lambda *where: Matching.remembered(cast(Any, model), *where)
+    stream = SimpleNamespace(layout=layout, state=state, model=model)
     step = Step(0, FRAMES[0], MASK, cast(Any, stream))
-    memory, slot = step.memory_of(9)
-    assert slot == (0 if own_keys else 1)
-    np.testing.assert_array_equal(memory["x"], 3 if own_keys else [2, 3])
+    held = step.memory_of(9)
+    assert held.slot == (0 if own_keys else 1)
+    np.testing.assert_array_equal(held.state["x"], 3 if own_keys else [2, 3])
 
 
 def state_of(name, writes, **settings):
@@ -249,6 +252,22 @@ def test_a_rule_of_ones_own_says_what_can_be_shown(tmp_path):
     assert weights.shape == (1, 3, 4) and float(weights.sum()) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_systems_without_keys_to_match_are_refused():
-    with pytest.raises(RdejaxError, match="model 'other' does not match keys"):
-        matching(cast(Any, SimpleNamespace(name="other")))
+class Blind(System):
+    """A system that shows nothing of itself."""
+
+    name = "blind"
+
+    def __init__(self):
+        self.settings = Settings()
+
+
+def test_systems_that_show_nothing_are_refused(clip):
+    with pytest.raises(RdejaxError, match="'x' is unknown; of model 'blind' .*shows: nothing"):
+        view_of(Blind(), "x")
+    layout = Layout(groups=1, slots=1, ids={5: 0}, used=1)
+    state = State(valid=jnp.ones((1, 1), bool))
+    stream = SimpleNamespace(layout=layout, state=state, model=Blind())
+    with pytest.raises(RdejaxError, match="'blind' has no memory that this picture can show"):
+        Step(0, FRAMES[0], MASK, cast(Any, stream)).memory_of(5)
+    with pytest.raises(RdejaxError, match="view '' is unknown; of model 'rde-lite' with memory"):
+        command(ViewPicture, clip).run()

@@ -389,9 +389,9 @@ def test_gradients_reach_every_part(gradients) -> None:
             name = "/".join(map(str, path))
             totals[name] = totals.get(name, 0.0) + float(jnp.abs(leaf[...]).sum())
     for part in (
-        "key_proj/key",
-        "key_proj/shrinkage",
-        "key_proj/selection",
+        "key_proj",
+        "anisotropy/shrinkage",
+        "anisotropy/selection",
         "value_encoder/deep_update/transform",
         "decoder/hidden_update/gate/transform",
         "decoder/hidden_update/g4_conv",

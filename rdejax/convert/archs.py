@@ -105,9 +105,8 @@ def _swem_settings(state_dict: StateDict) -> dict[str, Any]:
 
 
 _XMEM: tuple[Rule, ...] = (
-    (r"^key_proj/key$", "key_proj/key_proj"),
-    (r"^key_proj/shrinkage$", "key_proj/d_proj"),
-    (r"^key_proj/selection$", "key_proj/e_proj"),
+    (r"^anisotropy/shrinkage$", "key_proj/d_proj"),
+    (r"^anisotropy/selection$", "key_proj/e_proj"),
     (r"^value_encoder/deep_update/", "value_encoder/hidden_reinforce/"),
     (r"^decoder/hidden_update/gate/", "decoder/hidden_update/"),
 )

@@ -20,6 +20,7 @@ import flax.struct
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rdejax.memory.views import View
 from rdejax.nn.replaced import replaced
 
 # Stands for the rule's own class; checkers at run time do not know `typing.Self`.
@@ -182,6 +183,10 @@ class MemoryRule(nnx.Module):
         """What `rdejax.visualize` shows as bases; None, the default, if the rule keeps none."""
         del state
         return None
+
+    def views(self) -> Mapping[str, View]:
+        """What else `rdejax.visualize` can show of the rule, by name; by default nothing."""
+        return {}
 
     def as_trained(self: Rule) -> Rule:
         """The rule as training reads it, by default with the settings in `trained_with`.

@@ -5,6 +5,7 @@ effect, are the static shapes, and that objects which come later have keys and s
 (as every group of objects has): the public code pairs some of their values with wrong keys.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -24,6 +25,7 @@ from rdejax.memory.affinity import (
 )
 from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
+from rdejax.memory.views import Distribution, Moment, Numbers, View
 from rdejax.memory.xmem_store import NEW_LIFE, Candidates, LongTerm
 from rdejax.nn.xmem import AnisotropicKey
 
@@ -313,6 +315,33 @@ class XMemMemory(MemoryRule):
         """The frames of the working memory, each called by its number."""
         times = [int(t) - 1 for t in state.time if t > 0]
         return Entries(state.key.key, state.value, ("",) * len(times), tuple(times))
+
+    def views(self) -> Mapping[str, View]:
+        """How full both memories are, and how much their elements are used."""
+        return {
+            "stores": View(
+                Numbers, self._stores, "elements in the working and in the long-term memory"
+            ),
+            "usage": View(
+                Distribution, self._usages, "attention per frame that an element got since it came"
+            ),
+        }
+
+    def _stores(self, moment: Moment) -> Numbers:
+        state = moment.after
+        _, h, w = state.use.shape
+        values = {"working": float((state.time > 0).sum()) * h * w}
+        if state.long is not None:
+            values["long-term"] = float(state.long.valid.sum())
+        return Numbers(values, "elements")
+
+    def _usages(self, moment: Moment) -> Distribution:
+        state = moment.after
+        # What was never read has no usage yet.
+        use = {"working": (state.use / state.life[:, None, None])[state.life >= 1].reshape(-1)}
+        if (long := state.long) is not None:
+            use["long-term"] = (long.use / long.life)[long.valid & (long.life >= 1)]
+        return Distribution(use, "attention per frame")
 
     def capacity_for(self, writes: int) -> int | None:
         """Frames to make room for without a long-term memory: the next power of two, at least 4."""

@@ -5,7 +5,8 @@ frame and its masks become a key and a value for the memory. Systems differ in n
 stands before the decoder, and in the memory rule.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import flax.struct
@@ -15,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from rdejax.memory.protocol import Masks, MemoryRule
+from rdejax.memory.views import Moment, Remembered, View
 from rdejax.models import grouped
 from rdejax.models.protocol import (
     State,
@@ -302,6 +304,39 @@ class Matching(System):
     def _with_capacity(self, state: MatchingState, capacity: int) -> MatchingState:
         memory = grouped.reserve(self.over, self.memory, state.memory, capacity)
         return state.replace(memory=memory)  # type: ignore[attr-defined]
+
+    def views(self) -> Mapping[str, View]:
+        """Those of the memory rule."""
+
+        def of_rule(view: View) -> View:
+            def at(moment: Moment) -> Any:
+                before, after = (
+                    self.remembered(state, moment.group, moment.slot)
+                    for state in (moment.before, moment.after)
+                )
+                return view.at(
+                    dataclasses.replace(
+                        moment,
+                        before=before.state,
+                        after=after.state,
+                        query=self.query(moment.query),
+                        slot=after.slot,
+                    )
+                )
+
+            return dataclasses.replace(view, at=at)
+
+        return {name: of_rule(view) for name, view in self.memory.views().items()}
+
+    def remembered(self, state: MatchingState, group: int, slot: int) -> Remembered:
+        """The rule's state of the object's group; where each object has its own, of that one."""
+        if self.over.axes == 2:
+            return Remembered(self.memory, jax.tree.map(lambda x: x[group, slot], state.memory), 0)
+        return Remembered(self.memory, jax.tree.map(lambda x: x[group], state.memory), slot)
+
+    def query(self, features: MatchingFeatures) -> Any:
+        """The frame's key."""
+        return features.key
 
     def as_trained(self: Match) -> Match:
         """The same networks with the memory rule as training reads it."""

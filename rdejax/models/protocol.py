@@ -23,6 +23,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from rdejax.memory.views import Remembered, View
 from rdejax.models.settings import Settings
 from rdejax.nn.aggregate import aggregate_logits
 
@@ -248,6 +249,22 @@ class System(nnx.Module):
         """
         del writes
         return state
+
+    def views(self) -> Mapping[str, View]:
+        """What `rdejax.visualize` can show of the system, by name; by default nothing."""
+        return {}
+
+    def remembered(self, state: State, group: int, slot: int) -> Remembered | None:
+        """The memory that holds an object, for pictures of what it holds and where a frame looks.
+
+        None, the default, if there is none to show. Only called outside of compiled functions.
+        """
+        del state, group, slot
+        return None
+
+    def query(self, features: Features) -> Any:
+        """What a frame reads `remembered` with; needed only where that is not None."""
+        raise NotImplementedError
 
     def as_trained(self: AnySystem) -> AnySystem:
         """The system as training runs it, sharing its weights: without a top-k, and the like."""

@@ -1,6 +1,7 @@
-"""XMem at its published sizes: sensory, working and long-term memory."""
+"""XMem at its published sizes, and a small one on the body of rde-lite."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -10,13 +11,23 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from rdejax.errors import RdejaxError
+from rdejax.memory.views import Embedding, Moment, View
 from rdejax.memory.xmem import XMemMemory
+from rdejax.models.lite import LiteConfig, RDELite
 from rdejax.models.matching import Entry, Matching, MatchingFeatures, MatchingState
 from rdejax.models.protocol import aggregated, frame_by_frame, merge_groups
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
+from rdejax.nn.encoders import KeyProjection
 from rdejax.nn.resnet import ResNetTrunk
-from rdejax.nn.xmem import AnisotropicKeyProjection, XMemDecoder, XMemValueEncoder
+from rdejax.nn.xmem import (
+    Anisotropy,
+    SensoryDecoder,
+    XMemDecoder,
+    XMemLiteDecoder,
+    XMemLiteValueEncoder,
+    XMemValueEncoder,
+)
 
 # Probability of a deep update of a memorised frame in training (the public code's).
 _DEEP_UPDATE_IN_TRAINING = 0.2
@@ -82,14 +93,11 @@ class XMemSystemState(MatchingState):
     key: Key[Array, " g"] | None
 
 
-@register("xmem")
-class XMem(Matching):
-    """XMem (Cheng and Schwing, ECCV 2022).
+class _Sensory(Matching):
+    """What both have in common: keys with shrinkage and selection, and a sensory memory.
 
-    The STCN body with keys that have shrinkage and selection, a sensory memory that a gated unit
-    updates in every frame, and the working and long-term memory of the rule "xmem". Its query value
-    is the stride-16 feature itself. Other rules can take the memory's place; those that do not take
-    shrinkage and selection get the keys without.
+    Other rules can take the memory's place; those that do not take shrinkage and selection get the
+    keys without.
 
     In training (where `start` gets a key) a frame reads the first frame and two random others, and
     a memorised frame has a deep update with probability 0.2, on top of the decoder's.
@@ -97,35 +105,12 @@ class XMem(Matching):
     Objects that appear later have keys and stores of their own, so that they are read from the
     frames since then; the first frame of a video with them is memorised for all objects, and the
     masks of that frame are aggregated anew.
-
-    Args:
-      config: sizes of the networks.
-      settings: inference settings.
-      rngs: for the initial weights.
     """
 
-    name = "xmem"
-    Config = XMemConfig
-    default_settings = XMemSettings(every=5, memory="xmem", memory_settings=(("top_k", 30),))
-    # The same on every data set; for its threefold long videos the authors took every=10.
-    published = {}
-
-    key_proj: AnisotropicKeyProjection
-    value_encoder: XMemValueEncoder
-    decoder: XMemDecoder
-
-    def __init__(self, config: XMemConfig, settings: Settings, *, rngs: nnx.Rngs):
-        self.config = config
-        self.settings = settings
-        self.key_encoder = ResNetTrunk(config.key_depth, rngs=rngs)
-        c4, c8, c16 = self.key_encoder.channels
-        values, hidden = config.value_channels, config.hidden_dim
-        self.key_proj = AnisotropicKeyProjection(c16, config.key_channels, rngs=rngs)
-        self.value_encoder = XMemValueEncoder(
-            c16, values, hidden, single_object=config.single_object, rngs=rngs
-        )
-        self.decoder = XMemDecoder((c16, c8, c4), values, hidden, config.decoder_widths, rngs=rngs)
-        self.memory = settings.make_rule(config.key_channels, values, rngs=rngs)
+    config: Any
+    anisotropy: Anisotropy
+    value_encoder: XMemValueEncoder | XMemLiteValueEncoder
+    decoder: SensoryDecoder
 
     @property
     def synchronised(self) -> bool:
@@ -138,12 +123,12 @@ class XMem(Matching):
         inside: Bool[Array, "H W"] | None = None,
         beside: dict[str, Array] | None = None,
     ) -> MatchingFeatures:
-        """Features of normalised frames whose sides are multiples of 16."""
-        del inside, beside
-        f4, f8, f16 = self.key_encoder(frames)
-        key = self.key_proj(f16)
-        key = key if self.memory.anisotropic else key.key
-        return MatchingFeatures(frames, f4, f8, f16, key=key, query_value=f16)
+        """Features of normalised frames; the keys have what the memory takes."""
+        features = super().encode(frames, inside, beside)
+        if not self.memory.anisotropic:
+            return features
+        key = self.anisotropy(features.key, features.f16)
+        return features.replace(key=key)  # type: ignore[attr-defined]
 
     def start(
         self,
@@ -280,6 +265,17 @@ class XMem(Matching):
         p = jax.nn.sigmoid(self.decoder.logits(coarse))
         return aggregated(jnp.where(valid[:, None, None], p, 0.0), valid)
 
+    def views(self) -> Mapping[str, View]:
+        """Those of the memory rule, and the sensory memory."""
+        if not self.config.hidden_dim:
+            return super().views()
+
+        def hidden(moment: Moment) -> Embedding:
+            return Embedding(moment.after.hidden[moment.group, moment.slot])
+
+        view = View(Embedding, hidden, "the sensory memory after each frame")
+        return {**super().views(), "hidden": view}
+
     def deep_update(
         self, value: Float[Array, "g s h w c"], hidden: Float[Array, "g s h w d"]
     ) -> Float[Array, "g s h w d"]:
@@ -313,6 +309,88 @@ class XMem(Matching):
             (state.hidden, state.since),
         )
         return written.replace(hidden=hidden, since=since, key=key)
+
+
+@register("xmem")
+class XMem(_Sensory):
+    """XMem (Cheng and Schwing, ECCV 2022).
+
+    The STCN body with keys that have shrinkage and selection, a sensory memory that a gated unit
+    updates in every frame, and the working and long-term memory of the rule "xmem". Its query value
+    is the stride-16 feature itself.
+
+    Args:
+      config: sizes of the networks.
+      settings: inference settings.
+      rngs: for the initial weights.
+    """
+
+    name = "xmem"
+    Config = XMemConfig
+    default_settings = XMemSettings(every=5, memory="xmem", memory_settings=(("top_k", 30),))
+    # The same on every data set; for its threefold long videos the authors took every=10.
+    published = {}
+
+    def __init__(self, config: XMemConfig, settings: Settings, *, rngs: nnx.Rngs):
+        self.config = config
+        self.settings = settings
+        self.key_encoder = ResNetTrunk(config.key_depth, rngs=rngs)
+        c4, c8, c16 = self.key_encoder.channels
+        values, hidden = config.value_channels, config.hidden_dim
+        self.key_proj = KeyProjection(c16, config.key_channels, rngs=rngs)
+        self.anisotropy = Anisotropy(c16, config.key_channels, rngs=rngs)
+        self.value_encoder = XMemValueEncoder(
+            c16, values, hidden, single_object=config.single_object, rngs=rngs
+        )
+        self.decoder = XMemDecoder((c16, c8, c4), values, hidden, config.decoder_widths, rngs=rngs)
+        self.memory = settings.make_rule(config.key_channels, values, rngs=rngs)
+
+    @staticmethod
+    def key_comp(f16: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        """The frames' own values."""
+        return f16
+
+
+@dataclasses.dataclass(frozen=True)
+class XMemLiteConfig(LiteConfig):
+    """Sizes of the networks, see `LiteConfig`.
+
+    Attributes:
+      hidden_dim: width of the sensory memory; 0: there is none.
+    """
+
+    hidden_dim: int = 32
+
+
+@register("xmem-lite")
+class XMemLite(_Sensory, RDELite):
+    """XMem's three memories on an EfficientNet-Lite0 trunk with small widths.
+
+    With the weights of `rde-lite` and the rest as it starts it is `rde-lite` with the memory rule
+    "xmem": shrinkage and selection start neutral, and the sensory memory unread.
+
+    Args:
+      config: sizes of the networks.
+      settings: inference settings.
+      rngs: for the initial weights.
+    """
+
+    name = "xmem-lite"
+    objective = "unroll"
+    Config = XMemLiteConfig
+    default_settings = XMemSettings(
+        every=5, size=480, memory="xmem", memory_settings=(("top_k", 30),)
+    )
+
+    def __init__(self, config: XMemLiteConfig, settings: Settings, *, rngs: nnx.Rngs):
+        super().__init__(config, settings, rngs=rngs)
+        channels, values = self.key_encoder.channels, config.value_channels
+        c4, c8, c16 = channels
+        self.anisotropy = Anisotropy(c16, config.key_channels, neutral=True, rngs=rngs)
+        self.value_encoder = XMemLiteValueEncoder(channels, values, config.hidden_dim, rngs=rngs)
+        self.decoder = XMemLiteDecoder(
+            values, (c8, c4), config.hidden_dim, config.decoder_widths, rngs=rngs
+        )
 
 
 def _objects(x: Float[Array, "g s h w c"]) -> Float[Array, "o h w c"]:

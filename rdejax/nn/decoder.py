@@ -23,13 +23,41 @@ class UpsampleBlock(nnx.Module):
         return self.out_conv(x + self.skip_conv(skip)[:, None])
 
 
-class Decoder(nnx.Module):
+class Refinement(nnx.Module):
+    """From features of stride 16 to logits of stride 4, over the skips of stride 8 and 4.
+
+    Args:
+      skips: widths of the key encoder's features of stride 8 and 4.
+      widths: widths at stride 16, 8 and 4.
+      rngs: for the initial weights.
+    """
+
+    def __init__(self, skips: tuple[int, int], widths: tuple[int, int, int], *, rngs: nnx.Rngs):
+        c8, c4 = skips
+        w16, w8, w4 = widths
+        self.up_16_8 = UpsampleBlock(c8, w16, w8, rngs=rngs)
+        self.up_8_4 = UpsampleBlock(c4, w8, w4, rngs=rngs)
+        self.pred = Conv(w4, 1, 3, rngs=rngs)
+
+    def refined(self, g16: Array, f8: Array, f4: Array) -> tuple[Array, Array, Array]:
+        """Features [n, o, ...] of stride 8 and 4, and logits [n, o, h4, w4, 1] of stride 4."""
+        g8 = self.up_16_8(g16, f8)
+        g4 = self.up_8_4(g8, f4)
+        return g8, g4, self.pred(jax.nn.relu(g4))
+
+    def logits(self, coarse: Float[Array, "n o h4 w4 1"]) -> Float[Array, "n o H W"]:
+        """Logits of the frames' size from those of stride 4."""
+        size = (4 * coarse.shape[-3], 4 * coarse.shape[-2])
+        return jnp.squeeze(resize_bilinear(coarse, size), axis=-1)
+
+
+class Decoder(Refinement):
     """Logits of every object from the decoder input at stride 16 and two skips.
 
     Args:
       cin: width of the decoder input, [readout, query value].
-      skips: widths of the key encoder's features of stride 8 and 4.
-      widths: widths at stride 16, 8 and 4.
+      skips: see `Refinement`, with `widths`.
+      widths: see skips.
       rngs: for the initial weights.
     """
 
@@ -41,12 +69,8 @@ class Decoder(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        c8, c4 = skips
-        w16, w8, w4 = widths
-        self.compress = ResBlock(cin, w16, rngs=rngs)
-        self.up_16_8 = UpsampleBlock(c8, w16, w8, rngs=rngs)
-        self.up_8_4 = UpsampleBlock(c4, w8, w4, rngs=rngs)
-        self.pred = Conv(w4, 1, 3, rngs=rngs)
+        self.compress = ResBlock(cin, widths[0], rngs=rngs)
+        super().__init__(skips, widths, rngs=rngs)
 
     def __call__(
         self,
@@ -66,11 +90,4 @@ class Decoder(nnx.Module):
             done once per image.
         """
         x = self.compress(x) if shared is None else self.compress.split(x, shared)
-        logits = self.coarse(x, f8, f4)
-        size = (4 * logits.shape[-3], 4 * logits.shape[-2])
-        return jnp.squeeze(resize_bilinear(logits, size), axis=-1)
-
-    def coarse(self, x: Array, f8: Array, f4: Array) -> Float[Array, "n o h4 w4 1"]:
-        """Logits at the size of `f4`, from the compressed decoder input."""
-        x = self.up_8_4(self.up_16_8(x, f8), f4)
-        return self.pred(jax.nn.relu(x))
+        return self.logits(self.refined(x, f8, f4)[2])

@@ -2,8 +2,10 @@
 
 Cheng and Schwing, *XMem: Long-Term Video Object Segmentation with an Atkinson-Shiffrin Memory
 Model*, ECCV 2022. All sizes, orders of concatenation and equations of this file are those of the
-public code.
+public code, but for the two classes of `xmem-lite`, which are this project's own.
 """
+
+from typing import Any
 
 import flax.struct
 import jax
@@ -12,9 +14,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rdejax.nn.cbam import CBAM
-from rdejax.nn.decoder import UpsampleBlock
-from rdejax.nn.encoders import KeyProjection, ValueEncoder
-from rdejax.nn.layers import Conv, ResBlock, resize_bilinear
+from rdejax.nn.decoder import Refinement
+from rdejax.nn.encoders import ValueEncoder
+from rdejax.nn.layers import Conv, ResBlock
+from rdejax.nn.lite import LiteValueEncoder
 
 
 @flax.struct.dataclass
@@ -33,18 +36,30 @@ class AnisotropicKey:
     selection: Float[Array, "*n h w ck"] | None
 
 
-class AnisotropicKeyProjection(nnx.Module):
-    """Three 3x3 convolutions of the stride-16 features: k = x, s = x^2 + 1, e = sigmoid(x)."""
+class Anisotropy(nnx.Module):
+    """Shrinkage s = x^2 + 1 and selection e = sigmoid(x), each of a 3x3 convolution of f16.
 
-    def __init__(self, cin: int, key_channels: int, *, rngs: nnx.Rngs):
-        self.key = KeyProjection(cin, key_channels, rngs=rngs)
-        self.shrinkage = Conv(cin, 1, 3, rngs=rngs)
-        self.selection = Conv(cin, key_channels, 3, rngs=rngs)
+    Args:
+      cin: width of the stride-16 features.
+      key_channels: width of the keys.
+      neutral: start at s = 2 and e = 1/2 everywhere, where similarities are those of keys without
+        shrinkage and selection and both still learn; not at random, as published.
+      rngs: for the initial weights.
+    """
 
-    def __call__(self, f16: Float[Array, "n h w c"]) -> AnisotropicKey:
-        """Keys of `n` frames."""
+    def __init__(self, cin: int, key_channels: int, *, neutral: bool = False, rngs: nnx.Rngs):
+        start: dict[str, Any] = {"kernel_init": nnx.initializers.zeros} if neutral else {}
+        self.shrinkage = Conv(cin, 1, 3, **start, rngs=rngs)
+        self.selection = Conv(cin, key_channels, 3, **start, rngs=rngs)
+        if neutral:
+            self.shrinkage.bias = nnx.Param(jnp.ones(1))
+
+    def __call__(
+        self, key: Float[Array, "n h w ck"], f16: Float[Array, "n h w c"]
+    ) -> AnisotropicKey:
+        """The keys of `n` frames with shrinkage and selection."""
         return AnisotropicKey(
-            self.key(f16), self.shrinkage(f16) ** 2 + 1.0, jax.nn.sigmoid(self.selection(f16))
+            key, self.shrinkage(f16) ** 2 + 1.0, jax.nn.sigmoid(self.selection(f16))
         )
 
 
@@ -180,17 +195,58 @@ def _mean(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n i j c"]:
     return x.reshape(n, h // size, size, w // size, size, c).mean((2, 4))
 
 
-class XMemDecoder(nnx.Module):
-    """Logits and a new sensory memory of every object.
+class SensoryDecoder(Refinement):
+    """Logits of every object, and what its sensory memory is updated from.
 
-    The fusion takes the frame's stride-16 features, the readout and the sensory memory; from there
-    on it is the decoder of the STCN family.
+    Subclasses fuse a frame's features, the readout and the sensory memory (`fused`); from there on
+    it is the decoder of the STCN family.
+
+    Args:
+      skips: see `Refinement`, with `widths`.
+      hidden: width of the sensory memory; 0: there is none, and no hidden update.
+      widths: see skips.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, skips: tuple[int, int], hidden: int, widths: tuple[int, int, int], *, rngs: nnx.Rngs
+    ):
+        self.hidden_update = HiddenUpdate(widths, widths[1], hidden, rngs=rngs) if hidden else None
+        super().__init__(skips, widths, rngs=rngs)
+
+    def fused(self, readout: Array, hidden: Array, shared: Array) -> Array:
+        """Features [n, o, h, w, c] of stride 16; see `features`."""
+        raise NotImplementedError
+
+    def features(
+        self,
+        readout: Float[Array, "n o h w c"],
+        hidden: Float[Array, "n o h w d"],
+        shared: Float[Array, "n h w s"],
+        f8: Float[Array, "n h8 w8 c8"],
+        f4: Float[Array, "n h4 w4 c4"],
+    ) -> tuple[Array, Array, Array, Array]:
+        """Features [n, o, ...] of stride 16, 8 and 4, and logits [n, o, h4, w4, 1] of stride 4.
+
+        Args:
+          readout: of every object.
+          hidden: sensory memory of every object.
+          shared: what a frame gives for all objects, of stride 16.
+          f8: its features of stride 8.
+          f4: of stride 4.
+        """
+        g16 = self.fused(readout, hidden.astype(readout.dtype), shared)
+        return g16, *self.refined(g16, f8, f4)
+
+
+class XMemDecoder(SensoryDecoder):
+    """`SensoryDecoder` with XMem's fusion of the frame's features, readout and sensory memory.
 
     Args:
       features: widths of the key encoder's features of stride 16, 8 and 4.
       value_channels: width of the readout.
-      hidden: width of the sensory memory; 0: there is none, and no hidden update.
-      widths: widths of the decoder's features of stride 16, 8 and 4.
+      hidden: see `SensoryDecoder`, with `widths`.
+      widths: see hidden.
       rngs: for the initial weights.
     """
 
@@ -203,37 +259,64 @@ class XMemDecoder(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        c16, c8, c4 = features
-        w16, w8, w4 = widths
-        self.fuser = Fusion(c16 + value_channels + hidden, w16, rngs=rngs)
-        self.hidden_update = HiddenUpdate(widths, w8, hidden, rngs=rngs) if hidden else None
-        self.up_16_8 = UpsampleBlock(c8, w16, w8, rngs=rngs)
-        self.up_8_4 = UpsampleBlock(c4, w8, w4, rngs=rngs)
-        self.pred = Conv(w4, 1, 3, rngs=rngs)
+        self.fuser = Fusion(features[0] + value_channels + hidden, widths[0], rngs=rngs)
+        super().__init__(features[1:], hidden, widths, rngs=rngs)
 
-    def features(
+    def fused(self, readout: Array, hidden: Array, shared: Array) -> Array:
+        """See `SensoryDecoder.fused`; shared are the stride-16 features."""
+        return self.fuser(shared, jnp.concatenate([readout, hidden], axis=-1))
+
+
+class XMemLiteValueEncoder(LiteValueEncoder):
+    """`LiteValueEncoder` with a deep update.
+
+    Args:
+      channels: see `LiteValueEncoder`, with `value_channels`.
+      value_channels: see channels.
+      hidden: width of the sensory memory; 0: there is none, and no deep update.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, channels: tuple[int, int, int], value_channels: int, hidden: int, *, rngs: nnx.Rngs
+    ):
+        super().__init__(channels, value_channels, rngs=rngs)
+        self.deep_update = SensoryUpdate(value_channels, hidden, rngs=rngs) if hidden else None
+
+
+class XMemLiteDecoder(SensoryDecoder):
+    """The decoder of `rde-lite`, whose readout a 1x1 convolution of the sensory memory is added to.
+
+    That convolution starts at zero, so that the weights of `rde-lite` do in it what they did there.
+
+    Args:
+      value_channels: width of the readout and of the frame's own value.
+      skips: see `Refinement`.
+      hidden: see `SensoryDecoder`, with `widths`.
+      widths: see hidden.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
         self,
-        readout: Float[Array, "n o h w c"],
-        hidden: Float[Array, "n o h w d"],
-        f16: Float[Array, "n h w c16"],
-        f8: Float[Array, "n h8 w8 c8"],
-        f4: Float[Array, "n h4 w4 c4"],
-    ) -> tuple[Array, Array, Array, Array]:
-        """Features [n, o, ...] of stride 16, 8 and 4, and logits [n, o, h4, w4, 1] of stride 4.
+        value_channels: int,
+        skips: tuple[int, int],
+        hidden: int,
+        widths: tuple[int, int, int],
+        *,
+        rngs: nnx.Rngs,
+    ):
+        zeros = nnx.initializers.zeros
+        self.compress = ResBlock(2 * value_channels, widths[0], rngs=rngs)
+        self.sensed = (
+            Conv(hidden, value_channels, 1, bias=False, kernel_init=zeros, rngs=rngs)
+            if hidden
+            else None
+        )
+        super().__init__(skips, hidden, widths, rngs=rngs)
 
-        Args:
-          readout: of every object.
-          hidden: sensory memory of every object.
-          f16: the frames' features of stride 16.
-          f8: of stride 8.
-          f4: of stride 4.
-        """
-        g16 = self.fuser(f16, jnp.concatenate([readout, hidden.astype(readout.dtype)], axis=-1))
-        g8 = self.up_16_8(g16, f8)
-        g4 = self.up_8_4(g8, f4)
-        return g16, g8, g4, self.pred(jax.nn.relu(g4))
-
-    def logits(self, coarse: Float[Array, "n o h4 w4 1"]) -> Float[Array, "n o H W"]:
-        """Logits of the frames' size from those of stride 4."""
-        size = (4 * coarse.shape[-3], 4 * coarse.shape[-2])
-        return jnp.squeeze(resize_bilinear(coarse, size), axis=-1)
+    def fused(self, readout: Array, hidden: Array, shared: Array) -> Array:
+        """See `SensoryDecoder.fused`; shared are the frames' own values."""
+        if self.sensed is not None:
+            readout = readout + self.sensed(hidden)
+        return self.compress.split(readout, shared)

@@ -7,13 +7,15 @@ import tyro
 from rdejax.cli import cli_errors, program
 from rdejax.visualize.commands import Growth, Overlay, Sheet, Strip, Times
 from rdejax.visualize.commands_memory import BasesPicture, Pca, Relevance
+from rdejax.visualize.commands_views import ViewPicture
 
 _DESCRIPTION = """Pictures for papers, one file per command; docs/pictures.md shows them all.
 
 Masks for overlay, sheet and strip come from rdejax infer."""
 
 _Bases = Annotated[BasesPicture, tyro.conf.subcommand("bases")]
-Command = Overlay | Sheet | Strip | Pca | Relevance | _Bases | Times | Growth
+_View = Annotated[ViewPicture, tyro.conf.subcommand("view")]
+Command = Overlay | Sheet | Strip | Pca | Relevance | _Bases | _View | Times | Growth
 
 
 def main(argv: list[str] | None = None) -> None:

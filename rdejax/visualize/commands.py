@@ -1,6 +1,7 @@
 """Commands that paint given masks and plot measurements; what all commands share."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -42,17 +43,24 @@ class OfVideo:
     width: int = TILE
     """Width of a tile in pixels."""
 
-    def open_video(self, *, alpha: float = 0.5, least: dict[str, int] | None = None) -> FrameSource:
+    def open_video(
+        self,
+        suffixes: Sequence[str] = IMAGE_SUFFIXES,
+        *,
+        alpha: float = 0.5,
+        least: dict[str, int] | None = None,
+    ) -> FrameSource:
         """The video, once the settings are known to give a picture.
 
         Args:
+          suffixes: that the output may have.
           alpha: opacity of the paint.
           least: name of a setting -> the least it may be.
 
         Raises:
           RdejaxError: a setting that gives no picture; no such video.
         """
-        check_output(self.output, IMAGE_SUFFIXES)
+        check_output(self.output, suffixes)
         if not 16 <= self.width <= 8192:
             raise RdejaxError(f"width={self.width}: give the width of a tile in pixels, 16 to 8192")
         if not 0 <= alpha <= 1:

@@ -1,7 +1,7 @@
 """Commands that run a system and look into its memory: `pca`, `relevance`, `bases`."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,21 +15,19 @@ from rdejax.errors import RdejaxError
 from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.overlay import render_overlay
 from rdejax.io.video import FrameSource
-from rdejax.models.matching import Matching
+from rdejax.models.protocol import System
 from rdejax.propagate.geometry import Geometry
 from rdejax.visualize.bases import base_rows
 from rdejax.visualize.commands import Frames, OfVideo
 from rdejax.visualize.embeddings import embedding_rows
 from rdejax.visualize.grid import Picture, fit
-from rdejax.visualize.picture_files import choose_frames, save_image
+from rdejax.visualize.picture_files import IMAGE_SUFFIXES, choose_frames, save_image
 from rdejax.visualize.relevance import check_on_grid, mark_pixel, relevance, relevance_sheet
 from rdejax.visualize.strides import covered, grid_positions, grid_shape, spread
 from rdejax.visualize.trace import (
     Step,
     entry_names,
     entry_of_latest,
-    frame_key,
-    matching,
     memorises,
     walk,
     written_frames,
@@ -37,7 +35,7 @@ from rdejax.visualize.trace import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Traced(OfVideo):
+class Traced(OfVideo):
     """What the commands share: a video, its masks, a model and an object."""
 
     mask: Annotated[Path, tyro.conf.arg(metavar="PATH")]
@@ -55,22 +53,24 @@ class _Traced(OfVideo):
     object: int | None = None
     """Id of the object; the lowest unless given."""
 
-    def load(self, memory: str | None) -> Matching:
+    def load(self, memory: str | None) -> System:
         """The model with these settings."""
         settings: dict[str, Any] = {"size": self.size, "every": self.every, "memory": memory}
         settings = {name: value for name, value in settings.items() if value is not None}
         if self.top_k is not None:
             settings["top_k"] = None if self.top_k == "all" else self.top_k
         settings |= dict(name_and_value(text, f"--set {text}") for text in self.set)
-        return matching(rdejax.load_model(self.checkpoint, **settings))
+        return rdejax.load_model(self.checkpoint, **settings)
 
-    def open(self, **least: int) -> tuple[FrameSource, GivenMasks, int]:
+    def open(
+        self, suffixes: Sequence[str] = IMAGE_SUFFIXES, **least: int
+    ) -> tuple[FrameSource, GivenMasks, int]:
         """The video, its masks, and the object's id; see `OfVideo.open_video`.
 
         Raises:
           RdejaxError: unusable files or settings; the object is in no mask.
         """
-        source = self.open_video(least=least)
+        source = self.open_video(suffixes, least=least)
         given = load_given_masks(self.mask, source, max_objects=255)
         number = min(given.objects) if self.object is None else self.object
         if number not in given.objects:
@@ -82,22 +82,22 @@ class _Traced(OfVideo):
 
     def collect(
         self,
-        model: Matching,
+        model: System,
         video: tuple[FrameSource, GivenMasks, int],
         numbers: list[int],
-        look: Callable[[Step], np.ndarray],
-    ) -> tuple[list[Picture], list[np.ndarray], list[np.ndarray], Geometry]:
+        look: Callable[[Step], Any],
+    ) -> tuple[list[Picture], list[np.ndarray], list[Any], Geometry]:
         """Of these frames: themselves, the object's masks, and what `look` finds after each."""
         source, given, number = video
         found = {}
-        for step in _steps(model, source, given, max(numbers)):
+        for step in steps_to(model, source, given, max(numbers)):
             if step.time in numbers:
                 found[step.time] = (step.frame, step.mask_of(number), look(step))
         frames, masks, seen = map(list, zip(*(found[t] for t in numbers), strict=True))
         return frames, masks, seen, step.geometry
 
 
-def _steps(model: Matching, source: FrameSource, given: GivenMasks, last: int) -> Iterator[Step]:
+def steps_to(model: System, source: FrameSource, given: GivenMasks, last: int) -> Iterator[Step]:
     """Steps up to frame `last`, which the video must reach."""
     for step in walk(model, (frame for _, frame in source), given.masks):
         yield step
@@ -107,7 +107,7 @@ def _steps(model: Matching, source: FrameSource, given: GivenMasks, last: int) -
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pca(_Traced):
+class Pca(Traced):
     """Value embeddings as colours along a video: the recurrent embedding, the growing bank.
 
     The first three principal components of all values shown are red, green and blue. Of rde the
@@ -143,10 +143,10 @@ class Pca(_Traced):
         save_image(self.output, image)
 
 
-def _value(model: Matching, step: Step, number: int, given: GivenMasks) -> np.ndarray:
+def _value(model: System, step: Step, number: int, given: GivenMasks) -> np.ndarray:
     """[h, w, cv] of an object in the entry that stands for this memorised frame."""
-    memory, slot = step.memory_of(number)
-    entries = model.memory.contents(memory)
+    held = step.memory_of(number)
+    entries = held.rule.contents(held.state)
     index = None if entries is None else entry_of_latest(entries)
     if entries is None or index is None:
         written = written_frames(memorises(model, given.masks), given.objects[number], step.time)
@@ -155,11 +155,45 @@ def _value(model: Matching, step: Step, number: int, given: GivenMasks) -> np.nd
             f"memory {model.settings.memory!r} as it is set here keeps no recurrent embedding, but "
             f"{', '.join(names) or 'nothing on the grid'}; choose a model whose strategy has RDE"
         )
-    return np.array(entries.value[slot, index], np.float32)
+    return np.array(entries.value[held.slot, index], np.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Relevance(_Traced):
+class Asking(Traced):
+    """What the commands share in which an object or a pixel of a frame asks."""
+
+    pixel: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="X Y")] = None
+    """Pixel of the video that looks; the mean over the object unless given."""
+
+    def check_pixel(self, source: FrameSource) -> None:
+        """Refuses a pixel that is not in the video."""
+        if self.pixel is None:
+            return
+        (height, width), (x, y) = source.size, self.pixel
+        if not (0 <= x < width and 0 <= y < height):
+            raise RdejaxError(
+                f"pixel {x} {y} is outside of the frame, which is {width}x{height}; "
+                f"give --pixel X Y with X below {width} and Y below {height}"
+            )
+
+    def positions(self, step: Step, number: int) -> np.ndarray:
+        """Query positions bool [h, w]; none for an object without a pixel."""
+        if self.pixel is None:
+            return covered(step.mask == number, step.geometry)
+        rows, columns = grid_positions(step.geometry)
+        positions = np.zeros(grid_shape(step.geometry), bool)
+        positions[rows[self.pixel[1]], columns[self.pixel[0]]] = True
+        return positions
+
+    def asked(self, step: Step, number: int) -> Picture:
+        """The frame with what asks."""
+        if self.pixel is None:
+            return render_overlay(step.frame, step.mask_of(number))
+        return mark_pixel(step.frame, self.pixel)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Relevance(Asking):
     """Where a pixel or an object of a frame looks in the memory, and how much in each entry.
 
     Heat is the weight of each memory position in what the query reads, on one scale for all tiles;
@@ -168,8 +202,6 @@ class Relevance(_Traced):
 
     frame: int
     """Number of the frame that looks; its memory is that of the frames before it."""
-    pixel: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="X Y")] = None
-    """Pixel of the video that looks; the mean over the object unless given."""
     memory: str | None = None
     """Memory rule by name, or a .py file; the model's own unless given."""
     count: int = 7
@@ -183,17 +215,23 @@ class Relevance(_Traced):
         self._check(source, given.objects[number], number)
         model = self.load(self.memory)
         tiles: dict[int, Picture] = {}
-        before, slot = None, 0
-        for step in _steps(model, source, given, self.frame):
+        held = None
+        for step in steps_to(model, source, given, self.frame):
             if step.time == self.frame - 1:
                 # A copy: the next step takes the state back.
-                before, slot = step.memory_of(number)
+                held = step.memory_of(number)
             tiles[step.time] = fit(step.frame, self.width)
-        positions = self._positions(step, number)
+        positions = self.positions(step, number)
+        if not positions.any():
+            raise RdejaxError(
+                f"object {number} has no pixel in frame {self.frame}; choose another frame, or "
+                "a --pixel"
+            )
         grid = grid_shape(step.geometry)
-        entries = check_on_grid(model.settings.memory, model.memory.contents(before), grid)
-        key = frame_key(model, step.frame, geometry=step.geometry)
-        weights = np.asarray(relevance(model.memory, before, key, positions, slot))
+        assert held is not None
+        entries = check_on_grid(model.settings.memory, held.rule.contents(held.state), grid)
+        weights = relevance(held.rule, held.state, step.query(), positions, held.slot)
+        weights = np.asarray(weights)
         memorised = memorises(model, given.masks)
         written = written_frames(memorised, given.objects[number], self.frame - 1)
         names = entry_names(entries, written)
@@ -211,8 +249,8 @@ class Relevance(_Traced):
             for i, tile in zip(shown, sizes, strict=True)
         ]
         image = relevance_sheet(
-            self._query(step, number),
-            f"query: frame {self.frame}",
+            self.asked(step, number),
+            self._title(shares.sum()),
             sizes,
             np.stack(heats),
             shares[shown],
@@ -223,44 +261,22 @@ class Relevance(_Traced):
         save_image(self.output, image)
 
     def _check(self, source: FrameSource, start: int, number: int) -> None:
+        self.check_pixel(source)
         choose_frames(range(len(source)), [self.frame], 1)
         if self.frame <= start:
             raise RdejaxError(
                 f"frame {self.frame} has no memory of object {number} to look at, which starts in "
                 f"frame {start}; choose a later --frame"
             )
-        height, width = source.size
-        if self.pixel is not None:
-            x, y = self.pixel
-            if not (0 <= x < width and 0 <= y < height):
-                raise RdejaxError(
-                    f"pixel {x} {y} is outside of the frame, which is {width}x{height}; "
-                    f"give --pixel X Y with X below {width} and Y below {height}"
-                )
 
-    def _positions(self, step: Step, number: int) -> np.ndarray:
-        """Query positions bool [h, w]."""
-        if self.pixel is None:
-            positions = covered(step.mask == number, step.geometry)
-            if not positions.any():
-                raise RdejaxError(
-                    f"object {number} has no pixel in frame {self.frame}; choose another frame, or "
-                    "a --pixel"
-                )
-            return positions
-        rows, columns = grid_positions(step.geometry)
-        positions = np.zeros(grid_shape(step.geometry), bool)
-        positions[rows[self.pixel[1]], columns[self.pixel[0]]] = True
-        return positions
-
-    def _query(self, step: Step, number: int) -> Picture:
-        if self.pixel is None:
-            return render_overlay(step.frame, step.mask_of(number))
-        return mark_pixel(step.frame, self.pixel)
+    def _title(self, shown: float) -> str:
+        """The query's caption, with the weight of what lies on no frame's grid, if there is any."""
+        elsewhere = f", {100 * (1 - shown):.1f} % off the grid" if shown < 0.999 else ""
+        return f"query: frame {self.frame}{elsewhere}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BasesPicture(_Traced):
+class BasesPicture(Traced):
     """SWEM's bases: a colour for each, at the positions that are most like it.
 
     Bright colours are bases of the object, pale ones those of the background. A base keeps its
@@ -286,20 +302,21 @@ class BasesPicture(_Traced):
         model = self.load(self.memory)
         temperature = 0.05
 
-        def kappa(step: Step) -> np.ndarray:
+        def look(step: Step) -> tuple[np.ndarray, np.ndarray]:
             nonlocal temperature
-            memory, slot = step.memory_of(number)
-            found = model.memory.prototypes(memory)
+            held = step.memory_of(number)
+            found = held.rule.prototypes(held.state)
             if found is None:
                 raise RdejaxError(
                     f"memory rule {model.settings.memory!r} keeps no bases to show; use --memory "
                     "swem"
                 )
             temperature = float(found.temperature)
-            return np.array((found.first if self.fixed else found.latest)[slot], np.float32)
+            bases = found.first if self.fixed else found.latest
+            return np.asarray(step.plain_key()), np.array(bases[held.slot], np.float32)
 
-        frames, masks, kappas, geometry = self.collect(model, video, numbers, kappa)
-        keys = [np.asarray(frame_key(model, frame, geometry=geometry))[0] for frame in frames]
+        frames, masks, seen, geometry = self.collect(model, video, numbers, look)
+        keys, kappas = zip(*seen, strict=True)
         image = base_rows(
             frames, numbers, masks, keys, kappas, geometry, tau=temperature, width=self.width
         )

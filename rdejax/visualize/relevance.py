@@ -18,7 +18,6 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import Entries, MemoryRule
 from rdejax.visualize.grid import Picture, fit, greyed, in_rows
 from rdejax.visualize.style import MARK, MARK_EDGE, TILE
-from rdejax.visualize.trace import read_memory
 
 _GAMMA = 0.5  # weights are few and large; without it only the largest would be seen
 _OPACITY = 0.9
@@ -27,12 +26,14 @@ _OPACITY = 0.9
 def relevance(
     rule: MemoryRule, memory: Any, query: Any, positions: Bool[np.ndarray, "h w"], slot: int
 ) -> Float[Array, "e h w"]:
-    """Mean weight of each memory position over some positions of a frame; sums to 1.
+    """Mean weight of each memory position over some positions of a frame.
+
+    It sums to 1, but for what goes to elements off the grid (XMem's long-term memory).
 
     Args:
       rule: the memory rule.
       memory: its state, see `check_on_grid`.
-      query: [1, h, w, ck], the frame's key.
+      query: [1, h, w, ck] (or the pytree of the system's key projection), the frame's key.
       positions: query positions that count, at least one.
       slot: of the object, in its group; rules with keys per object look elsewhere for each.
     """
@@ -54,7 +55,7 @@ def _readout_by_state(rule: MemoryRule, memory: Any, query: Any, positions: Any,
         return jax.tree.unflatten(tree, [new.get(i, leaf) for i, leaf in enumerate(leaves)])
 
     def mean_readout(some: list[Array]) -> Array:
-        readout = read_memory(rule, with_leaves(some), query)
+        readout = rule.read(with_leaves(some), query)[0]
         return jnp.mean(readout[0, slot, :, :, 0].astype(jnp.float32), where=positions)
 
     return with_leaves(jax.grad(mean_readout)([leaves[i] for i in real]))

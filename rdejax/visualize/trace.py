@@ -1,7 +1,7 @@
 """A system's memory while it goes through a video, for looking at.
 
 The frames go through a `Stream`, one by one: what is shown is what inference does. All that
-pictures use of a system and its rule beyond `MemoryRule.contents` is called here.
+pictures use of a system is called here; what they use of a rule is in `Remembered`.
 """
 
 import dataclasses
@@ -11,12 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.protocol import Entries, MemoryRule
-from rdejax.models.matching import Matching
-from rdejax.models.protocol import System
+from rdejax.memory.protocol import Entries
+from rdejax.memory.views import Remembered, View
+from rdejax.models.protocol import Features, System
+from rdejax.nn.xmem import AnisotropicKey
 from rdejax.propagate.blocks import encode
 from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.slots import known_layout
@@ -50,26 +51,47 @@ class Step:
         """The mask with one object only."""
         return np.where(self.mask == number, self.mask, 0)
 
-    def memory_of(self, number: int) -> tuple[Any, int]:
-        """The memory rule's state that holds an object, and the object's place in it.
-
-        That is its group's and its slot; in systems whose keys see the masks each object has its
-        own state, and the place is 0.
+    def memory_of(self, number: int) -> Remembered:
+        """What holds an object; see `System.remembered`.
 
         Raises:
-          RdejaxError: the object has not appeared yet.
+          RdejaxError: the object has not appeared yet, or the system shows no memory.
         """
-        layout, state = self.stream.layout, self.stream.state
-        if layout is None or state is None or number not in layout.ids:
+        model, place = self.stream.model, self.place_of(number)
+        assert self.stream.state is not None
+        found = model.remembered(self.stream.state, *place)
+        if found is None:
+            raise RdejaxError(
+                f"model {model.name!r} has no memory that this picture can show; {_offered(model)}"
+            )
+        return found
+
+    def place_of(self, number: int) -> tuple[int, int]:
+        """Group and slot of an object.
+
+        Raises:
+          RdejaxError: it has not appeared yet.
+        """
+        layout = self.stream.layout
+        if layout is None or self.stream.state is None or number not in layout.ids:
             known = ", ".join(map(str, self.stream.objects)) or "none"
             raise RdejaxError(
                 f"object {number} has not appeared by frame {self.time}; there are: {known}"
             )
-        group, slot = divmod(layout.ids[number], layout.slots)
-        memory, axes = memory_of_system(self.stream.model, state)
-        if axes == 2:
-            return jax.tree.map(lambda x: x[group, slot], memory), 0
-        return jax.tree.map(lambda x: x[group], memory), slot
+        return divmod(layout.ids[number], layout.slots)
+
+    def features(self) -> Features:
+        """What the networks know of the frame."""
+        return _encoded(self.stream.model, self.frame, geometry=self.geometry)
+
+    def query(self) -> Any:
+        """The frame's key [1, h, w, ck] (or the system's pytree)."""
+        return self.stream.model.query(self.features())
+
+    def plain_key(self) -> Float[Array, "h w ck"]:
+        """The frame's key, without shrinkage and selection."""
+        key = self.query()
+        return (key.key if isinstance(key, AnisotropicKey) else key)[0]
 
 
 def walk(
@@ -92,37 +114,31 @@ def walk(
         yield Step(time, frame, stream.step(frame, given.get(time)), stream)
 
 
-def matching(model: System) -> Matching:
-    """The model, if it has a memory to look into.
+def view_of(model: System, name: str) -> View:
+    """What a system or its rule lets one see under a name.
 
     Raises:
-      RdejaxError: it is no system that matches keys with those of a memory rule.
+      RdejaxError: nothing of that name.
     """
-    if not isinstance(model, Matching):
-        raise RdejaxError(
-            f"model {model.name!r} does not match keys with a memory's, which is what this picture "
-            "shows; choose one that does, such as --checkpoint rde-lite"
-        )
-    return model
+    views = model.views()
+    if name not in views:
+        raise RdejaxError(f"view {name!r} is unknown; {_offered(model)}")
+    return views[name]
 
 
-def memory_of_system(model: Any, state: Any) -> tuple[Any, int]:
-    """The memory rule's state of all objects, and its leading axes: groups, or groups and slots."""
-    return state.memory, model.over.axes
+def _offered(model: System) -> str:
+    views = "; ".join(f"{name} ({view.text})" for name, view in sorted(model.views().items()))
+    memory = f" with memory {model.settings.memory!r}" if model.settings.memory else ""
+    return f"of model {model.name!r}{memory} the command view shows: {views or 'nothing'}"
 
 
 @partial(jax.jit, static_argnames="geometry")
-def frame_key(model: Matching, frame: Array, *, geometry: Geometry) -> Any:
-    """Key [1, h, w, ck] (or the system's pytree) of one uint8 frame [H, W, 3]."""
-    return encode(model, geometry, frame[None]).key
+def _encoded(model: System, frame: Array, *, geometry: Geometry) -> Features:
+    """Features of one uint8 frame [H, W, 3]."""
+    return encode(model, geometry, frame[None])
 
 
-def read_memory(rule: MemoryRule, memory: Any, query: Any) -> Array:
-    """Readout [n, o, h, w, c] of a rule's state for the keys of n frames."""
-    return rule.read(memory, query)[0]
-
-
-def memorises(model: Matching, given: Iterable[int]) -> Callable[[int], bool]:
+def memorises(model: System, given: Iterable[int]) -> Callable[[int], bool]:
     """Whether a frame is memorised in a video whose first masks are in the frames `given`."""
     given = sorted(given)
     return lambda time: model.memorizes(time, [start for start in given if start <= time])

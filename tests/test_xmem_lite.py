@@ -1,0 +1,64 @@
+"""xmem-lite: it starts as rde-lite with XMem's memory; all else is the body it shares with xmem."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+
+import rdejax
+from rdejax.models import create
+from rdejax.models.registry import outline
+from rdejax.models.weights import load_into, shapes_of, weights_of
+from rdejax.train.initial_weights import completed, initial_weights
+from rdejax.train.objectives.unroll import UnrollObjective
+from rdejax.train.system import objective_of
+
+TINY = {"key_channels": 16, "value_channels": 32, "decoder_widths": (16, 16, 16)}
+STORES = {
+    "min_mid_term_frames": 2,
+    "max_mid_term_frames": 4,
+    "num_prototypes": 3,
+    "max_long_term_elements": 6,
+}
+RUN = {"every": 1, "size": None, "memory": "xmem", **STORES}
+
+
+def test_fresh_it_is_rde_lite_with_xmem_s_memory() -> None:
+    """Until it is trained the keys are as before and the sensory memory is not read."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (7, 32, 48, 3), np.uint8)
+    mask = np.zeros((32, 48), np.uint8)
+    mask[4:20, 4:24], mask[18:30, 28:44] = 3, 8
+    body = create("rde-lite", config=TINY, **RUN)
+    model = create("xmem-lite", config=TINY, **RUN)
+    told: list[str] = []
+    load_into(model, completed(model, weights_of(body), source="w", tell=told.append), source="w")
+    assert len(told) == 1 and "start at random" in told[0]  # and nothing given is left unused
+    want = rdejax.segment_video(body, frames, mask, return_probs=True)
+    stream = rdejax.stream(model)
+    got = stream.push_probs(frames, {0: mask})[1]
+    np.testing.assert_allclose(got, want, atol=2e-4)
+    assert got[1:].argmax(1).std() > 0  # the random network tells something apart
+    memory = stream.state.memory
+    assert int(memory.long.valid.sum()) == 6 and int(memory.written[0]) == 7
+    assert float(np.abs(stream.state.hidden).max()) > 1e-3
+
+
+def test_the_bundled_weights_of_rde_lite_fit() -> None:
+    """All but the compressor of its memory."""
+    shapes, given = shapes_of(outline("xmem-lite")), initial_weights("rde-lite")
+    left = {name for name, a in given.items() if shapes.get(name) != a.shape}
+    assert left and all(name.startswith("memory/") for name in left)
+    missing = {name.split("/")[0] for name in set(shapes) - set(given)}
+    assert missing == {"anisotropy", "decoder", "value_encoder"}
+
+
+def test_without_a_sensory_memory_it_has_none_of_its_weights() -> None:
+    names = shapes_of(outline("xmem-lite", config={"hidden_dim": 0}))
+    assert not [n for n in names if "deep_update" in n or "hidden_update" in n or "sensed" in n]
+
+
+def test_recipe() -> None:
+    config = runpy.run_path(str(Path(__file__).parents[1] / "configs" / "xmem_lite.py"))["config"]
+    assert (config.system, config.init, config.init_partial) == ("xmem-lite", "rde-lite", True)
+    assert isinstance(objective_of(config), UnrollObjective)
