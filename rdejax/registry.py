@@ -126,13 +126,14 @@ def running(path: str | Path, place: str | Path | None = None) -> Iterator[None]
     except RdejaxError as error:
         raise RdejaxError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:
-        line = error.lineno if isinstance(error, SyntaxError) else _line(error, str(place or path))
+        syntax = isinstance(error, SyntaxError)
+        line = error.lineno if syntax else raised_at(error, str(place or path)) or "?"
         raise RdejaxError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
 
 
-def _line(error: BaseException, place: str) -> int | str:
-    """Where in the file an exception arose."""
-    found: int | str = "?"
+def raised_at(error: BaseException, place: str) -> int | None:
+    """The line of a file, by the name it was compiled under, in which an exception arose."""
+    found: int | None = None
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == place:

@@ -8,6 +8,7 @@ from flax import nnx
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import MemoryRule
+from rdejax.nn.constants import with_constants
 from rdejax.registry import C, Registry
 
 _RULES = Registry[MemoryRule]("memory rule", "rdejax.memory", files=True)
@@ -104,4 +105,6 @@ def make_rule(
             )
         check_setting(name, key, settings[key])
     rule = find_rule(name)
-    return rule(key_channels=key_channels, value_channels=value_channels, rngs=rngs, **settings)
+    return with_constants(
+        rule(key_channels=key_channels, value_channels=value_channels, rngs=rngs, **settings)
+    )

@@ -303,9 +303,13 @@ def with_groups(state: State, groups: int) -> State:
     extra = groups - state.valid.shape[0]
     if extra <= 0:
         return state
-    return jax.tree.map(
-        lambda x: jnp.concatenate([x, jnp.zeros((extra, *x.shape[1:]), x.dtype)]), state
-    )
+
+    def widen(x: Array) -> Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # there is no key of zeros
+            return jnp.concatenate([x, jnp.broadcast_to(x[:1], (extra, *x.shape[1:]))])
+        return jnp.concatenate([x, jnp.zeros((extra, *x.shape[1:]), x.dtype)])
+
+    return jax.tree.map(widen, state)
 
 
 def without_slots(state: State, slots: Sequence[int]) -> State:

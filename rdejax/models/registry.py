@@ -10,6 +10,7 @@ from flax import nnx
 from rdejax.errors import RdejaxError
 from rdejax.models.protocol import System
 from rdejax.models.settings import Settings
+from rdejax.nn.constants import constants_of
 from rdejax.registry import Registry
 
 _SYSTEMS = Registry[System]("system", "rdejax.models")
@@ -87,5 +88,13 @@ def outline(
     config: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
 ) -> System:
-    """A system whose weights are shapes only, to be filled by `rdejax.models.weights.load_into`."""
-    return nnx.eval_shape(_builder(name, config, settings, {}), jax.random.key(0))
+    """A system whose weights are shapes only, to be filled by `rdejax.models.weights.load_into`.
+
+    Constants, arrays that are no weights, are there.
+    """
+    build = _builder(name, config, settings, {})
+    model = nnx.eval_shape(build, jax.random.key(0))
+    if jax.tree.leaves(constants_of(model)):
+        # XLA leaves out the weights, which nothing here needs.
+        nnx.update(model, nnx.jit(lambda key: constants_of(build(key)))(jax.random.key(0)))
+    return model

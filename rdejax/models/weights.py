@@ -19,10 +19,9 @@ from rdejax.memory.registry import require_asked
 from rdejax.models.protocol import System
 from rdejax.models.registry import find_system, names, outline
 from rdejax.models.settings import Settings
-from rdejax.nn.layers import Frozen
+from rdejax.nn.constants import WEIGHTS, constants_of
 
 FORMAT = "rdejax-1"
-_WEIGHTS = nnx.Any(nnx.Param, Frozen)
 _RULE = "memory/"  # weights of the memory rule
 
 
@@ -58,12 +57,15 @@ class StoredModel:
         require_asked(self.settings.memory, overrides.get("memory"), self.source)
         settings = self.settings.override(**overrides) if overrides else self.settings
         model = outline(self.system, config=self.config, settings=settings)
-        learns = any(path.startswith(_RULE) for path in shapes_of(model))
-        if learns and not any(path.startswith(_RULE) for path in self.arrays):
+        learned = [path for path in shapes_of(model) if path.startswith(_RULE)]
+        lacking = [path for path in learned if path not in self.arrays]
+        another = settings.memory != self.settings.memory
+        if lacking and (another or lacking == learned):
+            names = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
             raise RdejaxError(
-                f"{self.source}: has no weights for memory {settings.memory!r}, which learns some; "
-                f"train it from these with rdejax train RECIPE --init {self.source} "
-                f"--memory {settings.memory}"
+                f"{self.source}: has no weights for memory {settings.memory!r}, which learns some "
+                f"({names}); train it from these with rdejax train RECIPE --init {self.source} "
+                f"--init-partial --memory {settings.memory}"
             )
         same = settings.memory == self.settings.memory
         same = same and settings.memory_settings == self.settings.memory_settings
@@ -111,13 +113,13 @@ def find_weights(name: str) -> Path:
 
 def shapes_of(module: nnx.Module) -> dict[str, tuple[int, ...]]:
     """Shape of every weight of a module, by "/"-joined path."""
-    flat = nnx.to_flat_state(nnx.state(module, _WEIGHTS))
+    flat = nnx.to_flat_state(nnx.state(module, WEIGHTS))
     return {"/".join(map(str, path)): tuple(leaf.shape) for path, leaf in flat}
 
 
 def weights_of(model: nnx.Module) -> dict[str, np.ndarray]:
     """All weights of a module by "/"-joined path, as float32 arrays."""
-    flat = nnx.to_flat_state(nnx.state(model, _WEIGHTS))
+    flat = nnx.to_flat_state(nnx.state(model, WEIGHTS))
     return {"/".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}
 
 
@@ -135,9 +137,15 @@ def load_into(
     Raises:
       RdejaxError: naming all missing, unexpected and misshapen weights, or one that is not finite.
     """
-    state = nnx.state(model, _WEIGHTS)
+    state = nnx.state(model, WEIGHTS)
     flat = {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
-    weights = {k: v for k, v in weights.items() if k in flat or not k.startswith(ignore or ("\0",))}
+    # Checkpoints of a run hold a rule's constants, too, which it makes itself.
+    constants = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(constants_of(model))}
+    weights = {
+        k: v
+        for k, v in weights.items()
+        if k in flat or not (k in constants or k.startswith(ignore or ("\0",)))
+    }
     problems = [f"missing {k}" for k in flat if k not in weights]
     problems += [f"unexpected {k}" for k in weights if k not in flat]
     problems += [

@@ -28,7 +28,7 @@ def save_state(path: str | os.PathLike, state: Any, about: Mapping[str, Any]) ->
       OSError: the file cannot be written.
     """
     path = Path(path)
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _by_name(state).items()}
+    arrays = {name: np.ascontiguousarray(_data(leaf)) for name, leaf in _by_name(state).items()}
     with atomic(path) as temporary:
         temporary.touch()  # its errors are the system's own, and say what is wrong
         try:
@@ -108,7 +108,8 @@ def filled(path: str | os.PathLike, template: Any, arrays: Mapping[str, np.ndarr
     Raises:
       RdejaxError: other arrays than the template's, as an earlier version wrote; or NaN.
     """
-    wanted = _by_name(template)
+    by_name = _by_name(template)
+    wanted = {name: jax.eval_shape(_data, leaf) for name, leaf in by_name.items()}
     have = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     if have != {name: (leaf.shape, leaf.dtype) for name, leaf in wanted.items()}:
         raise RdejaxError(
@@ -118,8 +119,26 @@ def filled(path: str | os.PathLike, template: Any, arrays: Mapping[str, np.ndarr
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
             raise RdejaxError(f"{path}: {name} holds NaN; segment the video again")
-    leaves = [jnp.asarray(arrays[name]) for name in wanted]
+    leaves = [_as_leaf(jnp.asarray(arrays[name]), leaf) for name, leaf in by_name.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf: Any) -> Any:
+    """The numbers of a leaf: itself, or those of PRNG keys."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _as_leaf(numbers: jax.Array, like: Any) -> jax.Array:
+    """Inverse of `_data`."""
+    if not _is_key(like):
+        return numbers
+    impls: list[Any] = []  # shapes do not tell it, tracers do
+    jax.eval_shape(lambda keys: impls.append(jax.random.key_impl(keys)), like)
+    return jax.random.wrap_key_data(numbers, impl=impls[0])
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

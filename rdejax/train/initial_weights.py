@@ -136,6 +136,11 @@ def fill(model: System, weights: Arrays, *, source: str, seed: int, tell: Tell =
         if wide is not weights[_INPUT]:
             tell(f"{source}: the value encoder's input for other objects' masks starts orthogonal")
         weights[_INPUT] = wide
+    if lacking := sorted(own - set(weights)):
+        raise RdejaxError(
+            f"{source}: lacks weights of the memory rule ({', '.join(lacking[:3])}); with "
+            "--init-partial they start at random"
+        )
     load_into(model, weights, source=source)
 
 
