@@ -369,6 +369,8 @@ def _facts(source: FrameSource, given: GivenMasks, fps: Any) -> dict[str, Any]:
         "width": source.size[1],
         "fps": None if fps is None else float(fps),
     }
+    if source.times is not None:
+        values["timestamps"] = [round(float(time), 6) for time in source.times]
     if given.colours:
         values["colours"] = {str(index): colour for index, colour in given.colours.items()}
     return values

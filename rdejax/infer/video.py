@@ -149,18 +149,30 @@ def run_stream(
 class ResultWriter:
     """Writes masks and, if asked, the overlay, in threads; a context manager."""
 
-    def __init__(self, folder: ResultFolder, size: tuple[int, int], overlay_fps: Fraction | None):
+    def __init__(
+        self,
+        folder: ResultFolder,
+        source: FrameSource,
+        overlay_fps: Fraction | None,
+        *,
+        as_shown: bool = True,
+    ):
         """Opens the overlay.
 
         Args:
           folder: where to write.
-          size: (H, W) of the frames.
+          source: the frames.
           overlay_fps: frame rate of the overlay; None writes none.
+          as_shown: the overlay has the times and the sound of the source, if that has any.
         """
         self._folder = folder
         self._stack = contextlib.ExitStack()
         self._masks: AsyncWriter[Written] = AsyncWriter(self._write_mask, 32, workers=2)
-        self._video = VideoWriter(folder.overlay, size, overlay_fps) if overlay_fps else None
+        self._times = dict(zip(source.names, source.times or (), strict=False)) if as_shown else {}
+        self._video = None
+        if overlay_fps:
+            audio = source.path if as_shown and source.path.is_file() else None
+            self._video = VideoWriter(folder.overlay, source.size, overlay_fps, audio=audio)
         self._painter: AsyncWriter[Written] | None = None
 
     def __enter__(self) -> "ResultWriter":
@@ -202,7 +214,11 @@ class ResultWriter:
 
     def _paint(self, item: Written) -> None:
         assert self._video is not None
-        self._video.write(render_overlay(item.frame, item.mask))
+        picture = render_overlay(item.frame, item.mask)
+        if self._times:
+            self._video.write(picture, self._times[item.name])
+        else:
+            self._video.write(picture)
 
 
 class ResumePoints:
@@ -286,7 +302,7 @@ def segment_to_folder(
     rate = Fraction(fps or source.fps or DEFAULT_FPS) if overlay else None
     with CompileClock() as clock:
         checkpoints = ResumePoints(folder, clock, checkpoint_seconds)
-        with ResultWriter(folder, source.size, rate) as writer:
+        with ResultWriter(folder, source, rate, as_shown=fps in (None, source.fps)) as writer:
 
             def write(item: Written) -> None:
                 writer.write(dataclasses.replace(item, mask=join(item.name, item.mask)))

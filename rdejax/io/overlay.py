@@ -9,7 +9,10 @@ from jaxtyping import UInt8
 
 from rdejax.errors import RdejaxError
 from rdejax.io.palette import davis_palette
+from rdejax.io.sound import Sound
 
+# The unit of times in a video whose rate varies.
+_TICK = Fraction(1, 90_000)
 # The smallest side libx264 is given; smaller pictures are padded.
 _SMALLEST = 16
 
@@ -59,14 +62,17 @@ class VideoWriter:
         size: tuple[int, int],
         fps: Fraction | float,
         options: dict[str, str] | None = None,
+        *,
+        audio: Path | None = None,
     ):
         """Opens the file.
 
         Args:
           path: where to write; the suffix must be .mp4.
           size: (H, W) of the frames.
-          fps: frames per second.
+          fps: frames per second; nominal, where `write` is given times.
           options: of libx264, in place of or beside preset and crf.
+          audio: a video whose sound is taken over as it is, from its first frame on.
 
         Raises:
           RdejaxError: this PyAV has no H.264 encoder.
@@ -98,9 +104,17 @@ class VideoWriter:
         context = self._stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = 6
         context.color_range = 1
+        self._rate = Fraction(fps)
+        self._count = 0
+        self._sound = Sound.of(audio, self._container) if audio is not None else None
 
-    def write(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
+    def write(self, frame: UInt8[np.ndarray, "h w 3"], time: Fraction | None = None) -> None:
         """Appends one frame.
+
+        Args:
+          frame: RGB.
+          time: when it is shown, in seconds after the first; None: at the video's rate. Given for
+            every frame or for none.
 
         Raises:
           ValueError: the frame has another size than the video.
@@ -114,14 +128,29 @@ class VideoWriter:
         if down or right:
             frame = cv2.copyMakeBorder(frame, 0, down, 0, right, cv2.BORDER_REPLICATE)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        if time is not None:
+            if not self._count:
+                self._stream.codec_context.time_base = _TICK
+            picture.pts, picture.time_base = round(time / _TICK), _TICK
         self._container.mux(self._stream.encode(picture))
+        shown = self._count / self._rate if time is None else time
+        self._count += 1
+        if self._sound is not None:
+            self._sound.copy(shown)
 
     def close(self) -> None:
         """Flushes the encoder and closes the file."""
         try:
             self._container.mux(self._stream.encode())
+            if self._sound is not None:
+                self._sound.copy(self._count / self._rate)
         finally:
-            self._container.close()
+            self._end()
+
+    def _end(self) -> None:
+        if self._sound is not None:
+            self._sound.close()
+        self._container.close()
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -132,6 +161,6 @@ class VideoWriter:
         else:
             # The file is thrown away; a second error while closing would hide the first.
             try:
-                self._container.close()
+                self._end()
             except Exception:  # noqa: BLE001
                 pass

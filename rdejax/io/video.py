@@ -34,13 +34,15 @@ class FrameSource(abc.ABC):
         a video file their number is what the file promises: iteration may end a little earlier
         where a container holds packets that show nothing, or in a damaged one that is allowed.
       size: (H, W) of every frame.
-      fps: frames per second, or None where that is unknown.
+      fps: frames per second (their mean where it varies), or None where that is unknown.
+      times: when each frame is shown, in seconds after the first, where the rate varies; else None.
     """
 
     path: Path
     names: Sequence[str]
     size: tuple[int, int]
     fps: Fraction | None
+    times: Sequence[Fraction] | None = None
 
     @abc.abstractmethod
     def frames(self, start: int = 0) -> Generator[tuple[str, Frame], None, None]:
@@ -242,6 +244,7 @@ class VideoFrames(FrameSource):
         from av.error import FFmpegError
 
         found = _Packets()
+        shown: list[int] = []
         first = last = 0
         with _open_container(self.path) as container:
             stream = container.streams.video[0]
@@ -254,12 +257,14 @@ class VideoFrames(FrameSource):
                     found.shown += not packet.is_discard
                     found.corrupt |= packet.is_corrupt
                     if packet.pts is not None and not packet.is_discard:
+                        shown.append(packet.pts)
                         first = min(first, packet.pts)
                         last = max(last, packet.pts + (packet.duration or 0))
             except FFmpegError as error:
                 if not self._allow_damaged:
                     what = f"reading failed after {found.count} frames ({error.strerror})"
                     raise self._truncated(what) from None
+            self.times = _varying(shown, found.shown, stream.time_base)
             found.promised = stream.frames
             found.seconds = float((last - first) * (stream.time_base or 0))
             found.promised_seconds = _promised_seconds(container, stream)
@@ -365,6 +370,19 @@ def _open_container(path: Path):
         container.close()
         raise RdejaxError(f"{path}: there is no video stream in this file; give a video")
     return container
+
+
+def _varying(shown: list[int], count: int, unit: Fraction | None) -> list[Fraction] | None:
+    """Times of frames after the first one, where their distances differ by more than rounding."""
+    if unit is None or len(shown) != count or count < 3:
+        return None
+    shown = sorted(shown)
+    steps = [after - before for before, after in zip(shown, shown[1:], strict=False)]
+    # Several containers count in milliseconds, of which no usual rate is a multiple.
+    rounding = max(unit, Fraction(2, 1000), min(steps) * unit / 50)
+    if (max(steps) - min(steps)) * unit <= rounding or min(steps) < 1:
+        return None
+    return [(time - shown[0]) * unit for time in shown]
 
 
 def _is_mov(container) -> bool:

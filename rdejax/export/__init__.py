@@ -1,0 +1,1 @@
+"""Results in the formats of other tools: COCO, YouTube-VIS, a PNG for each object, alpha video."""
