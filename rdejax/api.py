@@ -1,9 +1,10 @@
 """Loading a model and segmenting a video that is in memory."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rdejax.errors import RdejaxError
 from rdejax.models import System
@@ -14,14 +15,42 @@ from rdejax.propagate.slots import starting_ids
 from rdejax.propagate.stream import Stream
 
 
-def load_model(name_or_path: str, **settings: Any) -> System:
+class _Own:
+    """Stands for the model's own value, where None means something else."""
+
+    def __repr__(self) -> str:
+        return "<the model's own>"
+
+
+_OWN: Any = _Own()
+
+stream = Stream
+
+
+def load_model(
+    name_or_path: str,
+    *,
+    memory: str = _OWN,
+    every: int = _OWN,
+    size: int | None = _OWN,
+    enlarge: float = _OWN,
+    pad: int = _OWN,
+    **settings: Any,
+) -> System:
     """A model with its weights, ready to segment.
 
     Args:
       name_or_path: name of bundled weights ("rde-lite"), a .safetensors file (as `rdejax train` and
         `rdejax convert` write), the work folder of a training run, or a PyTorch .pth of a
         published RDE or STCN network.
-      **settings: overrides: every, size, memory, pad, or a setting of the memory rule.
+      memory: name of the memory rule, or a Python file that registers one.
+      every: memorise every n-th frame, 1 or more.
+      size: shorter side, in pixels, that frames are resized to before the network, 16 or more; None
+        keeps the source's. Masks always come back at the source's size.
+      enlarge: how many times larger the frames of smaller videos are made, at most, towards `size`.
+      pad: sides are padded to multiples of this, a multiple of 16.
+      **settings: settings of the memory rule (`top_k`, `tau`, ...) or of the system, by name; those
+        that are not given are the model's own. Unknown ones are refused, and the known ones named.
 
     Returns:
       The system; `segment_video` and `stream` take it.
@@ -31,6 +60,8 @@ def load_model(name_or_path: str, **settings: Any) -> System:
         or a memory rule in a Python file that only the weights name: a program runs where `memory`
         names it, and not otherwise.
     """
+    own = {"memory": memory, "every": every, "size": size, "enlarge": enlarge, "pad": pad}
+    settings |= {name: value for name, value in own.items() if value is not _OWN}
     path = find_weights(str(name_or_path))
     if path.suffix in (".pth", ".pt", ".pkl", ".tar"):
         from rdejax.convert import convert_file
@@ -43,9 +74,34 @@ def load_model(name_or_path: str, **settings: Any) -> System:
     return stored.build(**settings)
 
 
-def stream(model: System, **options: Any) -> Stream:
-    """A video in progress, for videos of any length or live sources; see `Stream`."""
-    return Stream(model, **options)
+@overload
+def segment_video(
+    model: System,
+    frames: np.ndarray,
+    first_mask: np.ndarray | Mapping[int, np.ndarray],
+    *,
+    return_probs: Literal[False] = False,
+    size: int | None = None,
+    chunk: int | None = None,
+    encode_batch: int | None = None,
+    max_objects: int | None = None,
+    **options: Any,
+) -> NDArray[np.uint8]: ...
+
+
+@overload
+def segment_video(
+    model: System,
+    frames: np.ndarray,
+    first_mask: np.ndarray | Mapping[int, np.ndarray],
+    *,
+    return_probs: Literal[True],
+    size: int | None = None,
+    chunk: int | None = None,
+    encode_batch: int | None = None,
+    max_objects: int | None = None,
+    **options: Any,
+) -> NDArray[np.float32]: ...
 
 
 def segment_video(
@@ -54,8 +110,12 @@ def segment_video(
     first_mask: np.ndarray | Mapping[int, np.ndarray],
     *,
     return_probs: bool = False,
+    size: int | None = None,
+    chunk: int | None = None,
+    encode_batch: int | None = None,
+    max_objects: int | None = None,
     **options: Any,
-) -> np.ndarray:
+) -> NDArray[np.uint8] | NDArray[np.float32]:
     """Masks of all frames from the mask of one frame, or of the frames where objects appear.
 
     Args:
@@ -63,9 +123,14 @@ def segment_video(
       frames: uint8 [T, H, W, 3] RGB.
       first_mask: id mask uint8 [H, W] of frame 0 (0 background), or masks by frame index.
       return_probs: return probabilities instead.
-      **options: of `Stream`: size, chunk, max_objects, what the memory takes for each object
-        (SWEM's `initial_bases`, [objects, 2, ck, k], ascending by id), and what the system takes
-        for each frame (`System.frame_inputs`, arrays [T, ...]).
+      size: shorter side the frames are resized to; default: the model's setting.
+      chunk: frames per compiled call, where that many are at hand; default: a few on CPUs, many on
+        accelerators.
+      encode_batch: frames of a chunk encoded as one batch; default: as many as pays.
+      max_objects: object slots to refuse more than; default: as many as the masks hold.
+      **options: others of `Stream`, what the memory takes for each object (SWEM's `initial_bases`,
+        [objects, 2, ck, k], ascending by id), and what the system takes for each frame
+        (`System.frame_inputs`, arrays [T, ...]).
 
     Returns:
       uint8 [T, H, W] ids, or with `return_probs` float32 [T, O + 1, H, W]: background, then the
@@ -87,7 +152,14 @@ def segment_video(
     for name in set(options) & set(model.object_inputs):
         options[name] = _by_id(name, options[name], {i for ids in starts for i in ids})
     beside = {name: options.pop(name) for name in model.frame_inputs if name in options}
-    video = Stream(model, **options)
+    video = Stream(
+        model,
+        size=size,
+        chunk=chunk,
+        encode_batch=encode_batch,
+        max_objects=max_objects,
+        **options,
+    )
     if return_probs:
         return video.push_probs(frames, masks, beside)[1]
     return video.push(frames, masks, beside)

@@ -17,9 +17,9 @@ from parallel_run import batch_at
 from rdejax.data.config import ClipConfig
 from rdejax.errors import RdejaxError
 from rdejax.models import create
+from rdejax.propagate.scanning import scan
 from rdejax.train.config import LossConfig, OptimizerConfig, ScaleConfig, TrainConfig
 from rdejax.train.parallel import make_mesh, start_processes, state_shardings
-from rdejax.train.scanning import scan
 from rdejax.train.step import init_state, make_gradients
 
 HERE = Path(__file__).parent

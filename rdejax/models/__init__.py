@@ -2,5 +2,6 @@
 
 from rdejax.models.protocol import Features, State, System
 from rdejax.models.registry import create, names
+from rdejax.models.settings import Settings
 
-__all__ = ["Features", "State", "System", "create", "names"]
+__all__ = ["Features", "Settings", "State", "System", "create", "names"]

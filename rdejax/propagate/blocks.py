@@ -10,24 +10,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from rdejax.models.protocol import Features, State, System, one_frame
 from rdejax.propagate.geometry import Geometry
 
 
 def prepare(
-    model: System, geometry: Geometry, frames: UInt8[Array, "n h w 3"]
+    model: System, geometry: Geometry, frames: Shaped[Array, "n h w 3"]
 ) -> Float[Array, "n H W 3"]:
-    """Frames of a video as the system's networks take them."""
+    """Frames of a video as the system's networks take them: resized, normalised, padded.
+
+    Args:
+      model: the system, for its normalisation.
+      geometry: of the video.
+      frames: RGB from 0 to 255, uint8, or floating point where gradients by pixels are wanted.
+    """
     return geometry.prepare(frames, model.mean, model.std)
 
 
 def encode(
     model: System,
     geometry: Geometry,
-    frames: UInt8[Array, "n h w 3"],
+    frames: Shaped[Array, "n h w 3"],
     beside: dict[str, Array] | None = None,
     at_once: int | None = None,
 ) -> Features:
@@ -63,9 +70,11 @@ def propagate(
     model: System,
     state: State,
     features: Features,
-    count: Int[Array, " b"],
-    memorize: Bool[Array, " b"],
-    finish: Callable[[Float[Array, "n c H W"]], Any],
+    count: Int[Array | np.ndarray, " b"],
+    memorize: Bool[Array | np.ndarray, " b"],
+    finish: Callable[[Float[Array, "n c H W"]], Any] = lambda probs: probs,
+    *,
+    scan: Callable[..., Any] = lax.scan,
 ) -> tuple[State, Any]:
     """Segments blocks of frames and memorises at most one frame of each, the last real one.
 
@@ -76,6 +85,8 @@ def propagate(
       count: real frames of each block, from 1 to n; those behind them are padding.
       memorize: whether a block's last real frame is memorised.
       finish: what to keep of a block's probabilities; keeping less saves memory.
+      scan: in place of `jax.lax.scan`; `rdejax.propagate.scan` where gradients are taken, which
+        does without a loop on CPUs, and without a branch where `memorize` is a NumPy array.
 
     Returns:
       The state after the last block, and what `finish` returned for each block, stacked.
@@ -91,7 +102,10 @@ def propagate(
             last = lax.dynamic_index_in_dim(probs, count - 1, 0, keepdims=False)
             return model.memorize(state, one_frame(features, count - 1), last)
 
-        state = lax.cond(memorize, write, lambda s: s, state)
+        if isinstance(memorize, np.bool_):
+            state = write(state) if memorize else state
+        else:
+            state = lax.cond(memorize, write, lambda s: s, state)
         return state, finish(probs)
 
-    return lax.scan(block, state, (features, count, memorize))
+    return scan(block, state, (features, count, memorize))

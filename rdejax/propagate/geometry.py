@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Shaped
 
 from rdejax.errors import RdejaxError
 
@@ -65,14 +65,14 @@ class Geometry:
 
     def prepare(
         self,
-        frames: UInt8[Array | np.ndarray, "n h w 3"],
+        frames: Shaped[Array | np.ndarray, "n h w 3"],
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> Float[Array, "n H W 3"]:
         """Resized, normalised frames, padded with zeros, which are the mean colour.
 
         Args:
-          frames: the frames.
+          frames: RGB from 0 to 255, of any type.
           mean: of RGB in [0, 1].
           std: of the same.
         """

@@ -14,10 +14,10 @@ from jaxtyping import Array, Int
 from rdejax.data.batch import Clip
 from rdejax.models import System
 from rdejax.nn.layers import Frozen
+from rdejax.propagate.scanning import scan
 from rdejax.train.clip_loss import batch_loss
 from rdejax.train.config import OptimizerConfig, TrainConfig
 from rdejax.train.parallel import batch_sharding, state_shardings
-from rdejax.train.scanning import scan
 from rdejax.train.system import objective_of
 
 

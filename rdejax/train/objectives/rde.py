@@ -22,11 +22,11 @@ from rdejax.memory.bank import BankMemory
 from rdejax.models import System
 from rdejax.models.matching import Entry, Matching, MatchingFeatures, MatchingState
 from rdejax.models.protocol import one_frame
+from rdejax.propagate.scanning import scan
 from rdejax.train.losses import channel_kl, one_hot_masks
 from rdejax.train.objectives.protocol import ClipOutputs, Objective, one_of
 from rdejax.train.objectives.registry import register
 from rdejax.train.objectives.unroll import encode_clip, kept, with_background
-from rdejax.train.scanning import scan
 
 
 @flax.struct.dataclass

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Key, UInt8
 from rdejax.data.batch import Clip
 from rdejax.models import Features, State, System
 from rdejax.models.protocol import one_frame
+from rdejax.propagate.scanning import scan
 from rdejax.train.objectives.protocol import ClipOutputs, Objective, one_of
 from rdejax.train.objectives.registry import register
-from rdejax.train.scanning import scan
 
 
 @register("unroll")
