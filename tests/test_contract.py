@@ -26,7 +26,7 @@ from rdejax.train.objectives.unroll import UnrollObjective
 TINY = {"key_channels": 16, "value_channels": 32, "decoder_widths": (16, 16, 16)}
 GATED = "examples/gated_memory.py"
 H, W, T = 32, 48, 9
-RULES = ("average", "bank", "merge", "rde", "replace", "swem", GATED)
+RULES = ("average", "bank", "merge", "rde", "replace", "swem", "tmrn", GATED)
 
 
 @flax.struct.dataclass

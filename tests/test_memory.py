@@ -33,6 +33,18 @@ RULES = (
     ("merge", {"budget_frames": 1, "threshold": 0.4, "first": True, "top_k": None}),
     ("replace", {}),
     ("replace", {"trigger": 0.6, "first": True, "top_k": None}),
+    ("tmrn", {}),
+    (
+        "tmrn",
+        {
+            "agents": "orthogonal",
+            "profile": "softmax",
+            "similarity": "dot",
+            "per_frame_top_k": 3,
+            "keep_every": 2,
+        },
+    ),
+    ("tmrn", {"agents": "learned", "refine": True, "age_embedding": True, "max_frames": 3}),
     ("xmem", {"enable_long_term": False}),
     (
         "xmem",

@@ -10,7 +10,7 @@ from rdejax.convert.names import convert_arrays, targets
 from rdejax.convert.torch_pickle import load_state_dict
 from rdejax.models.protocol import System
 from rdejax.models.registry import create
-from rdejax.models.weights import load_into, shapes_of
+from rdejax.models.weights import load_into, neutral_weights, shapes_of
 
 
 def convert_file(path: str | os.PathLike, *, arch: str | None = None, **settings: Any) -> System:
@@ -54,14 +54,15 @@ def convert_state_dict(
         # Another rule has none of the compressor's settings.
         overrides = settings
     model = _without_values(chosen.system, config, overrides)
-    shapes = shapes_of(model)
+    fresh = neutral_weights(model)
+    shapes = {path: shape for path, shape in shapes_of(model).items() if path not in fresh}
     # Without a compressor, because the settings ask for a memory that has none, its weights go.
     has_sam = any(path.startswith("memory/compress_") for path in shapes)
     leave = [chosen.ignore, r"mem_compress\..*" if settings and not has_sam else None]
     ignore = "|".join(pattern for pattern in leave if pattern) or None
     expected = targets(shapes, chosen.rules)
     arrays = convert_arrays(state_dict, expected, source=source, ignore=ignore)
-    load_into(model, arrays, source=source)
+    load_into(model, arrays | fresh, source=source)
     return model
 
 

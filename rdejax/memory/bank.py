@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.affinity import checked_top_k, read_out
@@ -19,12 +19,13 @@ class BankState:
     """Frames in the order they were written, then empty slots (see `BankMemory.held`).
 
     Attributes:
-      key: [t, h, w, ck] for a capacity of t frames.
+      key: [t, h, w, ck] for a capacity of t frames; for rules that read keys with parts, the pytree
+        of the system's keys.
       value: [o, t, h, w, cv].
       count: frames written, those that did not stay included.
     """
 
-    key: Float[Array, "t h w ck"]
+    key: Any
     value: Float[Array, "o t h w cv"]
     count: Int[Array, ""]
 
@@ -79,10 +80,11 @@ class BankMemory(MemoryRule):
         self.keep_every = keep_every
         self.buckets = True  # clips all have one length, so training needs none
 
-    def init(self, key: Array, value: Array, masks: Masks) -> BankState:
+    def init(self, key: Any, value: Array, masks: Masks) -> BankState:
         """A bank of one frame."""
         del masks
-        return BankState(key=key[None], value=value[:, None], count=jnp.ones((), jnp.int32))
+        key = jax.tree.map(lambda x: x[None], key)
+        return BankState(key=key, value=value[:, None], count=jnp.ones((), jnp.int32))
 
     def read(self, state: BankState, query: Array) -> tuple[Array, BankState]:
         """Attention over all positions of all frames in the bank."""
@@ -100,12 +102,16 @@ class BankMemory(MemoryRule):
         )
         return readout, state
 
-    def write(self, state: BankState, key: Array, value: Array, masks: Masks) -> BankState:
+    def write(self, state: BankState, key: Any, value: Array, masks: Masks) -> BankState:
         """Puts the frame behind those that stay; in a full bank the oldest but the first goes."""
         del masks
-        slot = self.slot(state.count, state.key.shape[0])
+        slot = self.slot(state.count, self.capacity(state))
+
+        def put(x: Array, new: Array) -> Array:
+            return jax.lax.dynamic_update_index_in_dim(x, new, slot, 0)
+
         return BankState(
-            key=jax.lax.dynamic_update_index_in_dim(state.key, key, slot, 0),
+            key=jax.tree.map(put, state.key, key),
             value=jax.lax.dynamic_update_index_in_dim(state.value, value, slot, 1),
             count=state.count + 1,
         )
@@ -128,7 +134,7 @@ class BankMemory(MemoryRule):
 
     def contents(self, state: BankState) -> Entries:
         """The frames in the bank, each called by its number."""
-        frames, count = state.key.shape[0], int(state.count)
+        frames, count = self.capacity(state), int(state.count)
         latest = dict(zip(self.slot(jnp.arange(count), frames).tolist(), range(count), strict=True))
         kept = range(min(int(self.held(state.count)), frames))
         return Entries(state.key, state.value, ("",) * len(kept), tuple(latest[i] for i in kept))
@@ -145,16 +151,34 @@ class BankMemory(MemoryRule):
 
     def capacity(self, state: BankState) -> int:
         """Frames the arrays hold."""
-        return state.key.shape[0]
+        return state.value.shape[1]
 
     def reserve(self, state: Any, capacity: int) -> BankState:
         """Pads the frame axis with empty frames up to `capacity`."""
-        extra = capacity - state.key.shape[0]
+        extra = capacity - self.capacity(state)
         if extra <= 0:
             return state
         none = (0, 0)
         return BankState(
-            key=jnp.pad(state.key, ((0, extra), none, none, none)),
+            key=jax.tree.map(lambda x: jnp.pad(x, ((0, extra), none, none, none)), state.key),
             value=jnp.pad(state.value, (none, (0, extra), none, none, none)),
             count=state.count,
         )
+
+
+def first_and_random(time: Int[Array, " t"], most: int, key: Key[Array, ""]) -> Int[Array, " t"]:
+    """At most so many of the frames in memory: the first and others drawn, each as likely.
+
+    What XMem's training reads at a time.
+
+    Args:
+      time: number of the frame in each place, the group's first in the first one; 0: a free place.
+      most: how many.
+      key: PRNG key of the draw.
+
+    Returns:
+      `time`, and 0 for frames that are not to be seen.
+    """
+    luck = jnp.where(time > 0, jax.random.uniform(key, time.shape), -1.0).at[0].set(2.0)
+    rank = jnp.argsort(jnp.argsort(-luck))
+    return jnp.where(rank < most, time, 0)

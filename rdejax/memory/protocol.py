@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import flax.struct
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from rdejax.memory.views import View
 from rdejax.nn.replaced import replaced
@@ -100,6 +100,8 @@ class MemoryRule(nnx.Module):
         softmax in place of a top-k.
       similarity: how `read` compares keys, by its name in `rdejax.memory.affinity`; a bank that
         teaches the rule compares them alike.
+      neutral_start: whether fresh weights of the rule change nothing of what a rule without weights
+        reads, so that it can be run, and trained, from weights that were made with another rule.
       keeps_frames: whether `read` finds every memorised frame as it was written, as in a bank: then
         another bank has nothing to teach.
     """
@@ -110,6 +112,7 @@ class MemoryRule(nnx.Module):
     anisotropic: bool = False
     trained_with: Mapping[str, Any] = MappingProxyType({})
     similarity: str = "l2"
+    neutral_start: bool = False
     keeps_frames: bool = False
 
     def __init__(self, *, key_channels: int, value_channels: int, rngs: nnx.Rngs, **settings: Any):
@@ -187,6 +190,14 @@ class MemoryRule(nnx.Module):
     def views(self) -> Mapping[str, View]:
         """What else `rdejax.visualize` can show of the rule, by name; by default nothing."""
         return {}
+
+    def drawn(self, state: Any, key: Key[Array, ""]) -> Any:
+        """The state as a read sees it in training that draws the frames to be read (XMem's).
+
+        By default all of it.
+        """
+        del key
+        return state
 
     def as_trained(self: Rule) -> Rule:
         """The rule as training reads it, by default with the settings in `trained_with`.

@@ -23,6 +23,7 @@ from rdejax.memory.affinity import (
     softmax_weights,
     top_k_weights,
 )
+from rdejax.memory.bank import first_and_random
 from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
 from rdejax.memory.views import Distribution, Moment, Numbers, View
@@ -305,10 +306,7 @@ class XMemMemory(MemoryRule):
         """
         if self.most_read is None:
             return state
-        places = state.time.shape[0]
-        luck = jnp.where(state.time > 0, jax.random.uniform(key, (places,)), -1.0).at[0].set(2.0)
-        rank = jnp.argsort(jnp.argsort(-luck))
-        seen = jnp.where(rank < self.most_read, state.time, 0)
+        seen = first_and_random(state.time, self.most_read, key)
         return state.replace(time=seen)  # type: ignore[attr-defined]
 
     def contents(self, state: XMemState) -> Entries:

@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 
 from rdejax.errors import RdejaxError
+from rdejax.memory.protocol import MemoryRule
 from rdejax.models.protocol import System
 from rdejax.models.settings import Settings
 from rdejax.nn.constants import constants_of
@@ -98,3 +99,11 @@ def outline(
         # XLA leaves out the weights, which nothing here needs.
         nnx.update(model, nnx.jit(lambda key: constants_of(build(key)))(jax.random.key(0)))
     return model
+
+
+def fresh_rule(model: System) -> MemoryRule:
+    """The model's memory rule as it starts, for a model whose own weights may be shapes only."""
+    config = dataclasses.asdict(model.config)
+    build = _builder(model.name, config, model.settings, {})
+    # Jitted, so that the networks around the rule are not computed.
+    return nnx.jit(lambda key: build(key).memory)(jax.random.key(0))  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from rdejax.errors import RdejaxError
 from rdejax.files import atomic
 from rdejax.memory.registry import require_asked
 from rdejax.models.protocol import System
-from rdejax.models.registry import find_system, names, outline
+from rdejax.models.registry import find_system, fresh_rule, names, outline
 from rdejax.models.settings import Settings
 from rdejax.nn.constants import WEIGHTS, constants_of
 
@@ -48,7 +48,8 @@ class StoredModel:
 
         Args:
           **overrides: changes to the settings, see `Settings.override`. Where they change the
-            memory rule, weights of the rule that it has no use for are left out.
+            memory rule, weights of the rule that it has no use for are left out, and those it lacks
+            are fresh if the rule may start so (`MemoryRule.neutral_start`).
 
         Raises:
           RdejaxError: weights that do not fit or are not finite, unknown settings, or a memory rule
@@ -57,8 +58,11 @@ class StoredModel:
         require_asked(self.settings.memory, overrides.get("memory"), self.source)
         settings = self.settings.override(**overrides) if overrides else self.settings
         model = outline(self.system, config=self.config, settings=settings)
+        same = settings.memory == self.settings.memory
+        same = same and settings.memory_settings == self.settings.memory_settings
+        arrays = self.arrays if same else {**neutral_weights(model), **self.arrays}
         learned = [path for path in shapes_of(model) if path.startswith(_RULE)]
-        lacking = [path for path in learned if path not in self.arrays]
+        lacking = [path for path in learned if path not in arrays]
         another = settings.memory != self.settings.memory
         if lacking and (another or lacking == learned):
             names = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
@@ -67,9 +71,7 @@ class StoredModel:
                 f"({names}); train it from these with rdejax train RECIPE --init {self.source} "
                 f"--init-partial --memory {settings.memory}"
             )
-        same = settings.memory == self.settings.memory
-        same = same and settings.memory_settings == self.settings.memory_settings
-        load_into(model, self.arrays, source=self.source, ignore=() if same else (_RULE,))
+        load_into(model, arrays, source=self.source, ignore=() if same else (_RULE,))
         return model
 
 
@@ -121,6 +123,17 @@ def weights_of(model: nnx.Module) -> dict[str, np.ndarray]:
     """All weights of a module by "/"-joined path, as float32 arrays."""
     flat = nnx.to_flat_state(nnx.state(model, WEIGHTS))
     return {"/".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}
+
+
+def neutral_weights(model: System) -> dict[str, np.ndarray]:
+    """Weights that a model's memory rule may start with unseen, by path; none if it must learn.
+
+    Args:
+      model: the model; its own weights may be shapes only.
+    """
+    if not getattr(getattr(model, "memory", None), "neutral_start", False):
+        return {}
+    return {f"{_RULE}{path}": array for path, array in weights_of(fresh_rule(model)).items()}
 
 
 def load_into(

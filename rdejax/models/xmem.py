@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from rdejax.errors import RdejaxError
 from rdejax.memory.views import Embedding, Moment, View
-from rdejax.memory.xmem import XMemMemory
 from rdejax.models.lite import LiteConfig, RDELite
 from rdejax.models.matching import Entry, Matching, MatchingFeatures, MatchingState
 from rdejax.models.protocol import aggregated, frame_by_frame, merge_groups
@@ -236,10 +235,8 @@ class _Sensory(Matching):
         if state.key is None:
             return read(state, features)
         key, draw = jnp.unstack(jax.vmap(jax.random.split)(state.key), axis=1)
-        seen, rule = state, self.memory
-        if isinstance(rule, XMemMemory):
-            memory = jax.vmap(rule.drawn)(state.memory, draw)
-            seen = state.replace(memory=memory)  # type: ignore[attr-defined]
+        memory = jax.vmap(self.memory.drawn)(state.memory, draw)
+        seen = state.replace(memory=memory)  # type: ignore[attr-defined]
         _, readout = read(seen, features)
         return state.replace(key=key), readout  # type: ignore[attr-defined]
 

@@ -106,9 +106,9 @@ def fill(model: System, weights: Arrays, *, source: str, seed: int, tell: Tell =
     """Puts weights of an earlier stage into a model, in place.
 
     The memory rule's weights may be absent altogether, for networks without a compressor were
-    trained too: then they keep their values. Where the model's rule has none, those given are left
-    out. A single-object value encoder gets its missing input channel, see `widen`. Everything else
-    must fit.
+    trained too, or be all of another rule: then the model's keep their values, and what is given of
+    the other rule is left out. A single-object value encoder gets its missing input channel, see
+    `widen`. Everything else must fit.
 
     Args:
       model: the model.
@@ -124,13 +124,15 @@ def fill(model: System, weights: Arrays, *, source: str, seed: int, tell: Tell =
     weights = dict(weights)
     own = {name for name in shapes if name.startswith(_RULE)}
     given = {name for name in weights if name.startswith(_RULE)}
-    if own and not given:
-        current = weights_of(model)
-        weights |= {name: current[name] for name in own}
-        tell(f"{source}: has no {_grouped(own)}; they start at random")
-    elif given and not own:
-        weights = {name: array for name, array in weights.items() if name not in given}
-        tell(f"{source}: its {_grouped(given)} are not used")
+    if not own & given:
+        if own:
+            current = weights_of(model)
+            weights |= {name: current[name] for name in own}
+            start = "start as what changes nothing" if _starts_neutral(model) else "start at random"
+            tell(f"{source}: has no {_grouped(own)}; they {start}")
+        if given:
+            weights = {name: array for name, array in weights.items() if name not in given}
+            tell(f"{source}: its {_grouped(given)} are not used")
     if _INPUT in weights and _INPUT in shapes:
         wide = widen(weights[_INPUT], shapes[_INPUT], seed)
         if wide is not weights[_INPUT]:
@@ -142,6 +144,10 @@ def fill(model: System, weights: Arrays, *, source: str, seed: int, tell: Tell =
             "--init-partial they start at random"
         )
     load_into(model, weights, source=source)
+
+
+def _starts_neutral(model: System) -> bool:
+    return getattr(getattr(model, "memory", None), "neutral_start", False)
 
 
 def widen(kernel: np.ndarray, shape: tuple[int, ...], seed: int) -> np.ndarray:
