@@ -249,7 +249,8 @@ class TMRNMemory(MemoryRule):
           answer: gives arrays with a leading axis q.
         """
         rows, correlation = jax.tree.map(_flat, query), self.correlation
-        agents = profiles = None
+        agents: Array | None = None
+        profiles: Any = None
         if correlation is not None:
             present = jnp.repeat(seen.valid, seen.key.shape[1])
             own = _plain(rows).astype(jnp.float32)
@@ -284,7 +285,7 @@ class TMRNMemory(MemoryRule):
         key = _flat(seen.key)
         if isinstance(rows, AnisotropicKey) and seen.shrinkage is not None:
             return anisotropic_l2(rows.key, rows.selection, key, seen.shrinkage.reshape(-1))
-        return similarity(self.similarity, rows, key)
+        return similarity(self.similarity, _plain(rows), key)
 
     def _aligned(self, scores: Float[Array, "q t m"]) -> Float[Array, "q t m"]:
         """Attention over the positions of each frame."""
@@ -371,7 +372,9 @@ def _plain(key: Any) -> Array:
 
 def _kept(key: Any) -> Any:
     """What memory keeps of a key: selection is the query's."""
-    return key.replace(selection=None) if isinstance(key, AnisotropicKey) else key
+    if isinstance(key, AnisotropicKey):
+        return key.replace(selection=None)  # type: ignore[attr-defined]
+    return key
 
 
 def _flat(x: Float[Array, "*n c"]) -> Float[Array, "m c"]:

@@ -209,7 +209,8 @@ def save_weights(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, metadata)
+        # `np.ascontiguousarray` would make vectors of numbers.
+        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, temporary, metadata)
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read

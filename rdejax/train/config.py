@@ -42,6 +42,9 @@ class OptimizerConfig:
         decouples it.
       lr: peak learning rate of the new parts.
       trunk_lr: factor on it for the pre-trained key encoder.
+      rule_lr: factor on it for the weights of the memory rule up to step `rule_lr_steps`, for rules
+        that start from nothing in networks that are trained.
+      rule_lr_steps: see `rule_lr`.
       schedule: "cosine" falls to `final`; "steps" multiplies by 0.1 at each of `decay_at`.
       decay_at: steps of the decays.
       warmup: steps of linear warm-up.
@@ -60,6 +63,8 @@ class OptimizerConfig:
     name: Literal["adamw", "adam"] = "adamw"
     lr: float = 5e-4
     trunk_lr: float = 0.3
+    rule_lr: float = 1.0
+    rule_lr_steps: int = 2000
     schedule: Literal["cosine", "steps"] = "cosine"
     decay_at: tuple[int, ...] = ()
     warmup: int = 100
@@ -78,6 +83,11 @@ class OptimizerConfig:
             raise RdejaxError(
                 f"optimizer.lr={self.lr}, optimizer.warmup={self.warmup}: give a positive rate and "
                 "no negative number of steps"
+            )
+        if self.rule_lr <= 0 or self.rule_lr_steps < 0:
+            raise RdejaxError(
+                f"optimizer.rule_lr={self.rule_lr}, optimizer.rule_lr_steps={self.rule_lr_steps}: "
+                "give a positive factor and no negative number of steps"
             )
         if not 0 <= self.ema < 1:
             raise RdejaxError(f"optimizer.ema={self.ema}: give a number from 0 to below 1")

@@ -1,7 +1,9 @@
 """What the published recipes have in common; `rdejax/configs/` fills in the rest."""
 
+import dataclasses
+
 from rdejax.data.config import ClipConfig, VideoConfig
-from rdejax.train.config import LossConfig, OptimizerConfig, ScaleConfig
+from rdejax.train.config import LossConfig, OptimizerConfig, ScaleConfig, TrainConfig
 
 # Gap curriculum of BL30K; `VideoConfig`'s default is that of DAVIS and YouTube-VOS.
 BL30K_PHASES = (0.1, 0.2, 0.3, 0.4, 0.8)
@@ -107,3 +109,13 @@ XMEM_VIDEO = VideoConfig(gaps=(5, 10, 15, 5), phases=(0.1, 0.3, 0.9))
 XMEM_BL30K = VideoConfig(
     gaps=(5, 10, 15, 5), phases=(0.1, 0.3, 0.8), crop=0.25, min_area=0.005, max_area=0.6
 )
+
+
+def with_tmrn(host: TrainConfig) -> TrainConfig:
+    """The recipe of a host with TMRN in the place of its memory's read.
+
+    Published: the host's data, losses and schedules stay as they are. This library's own: the new
+    weights are trained ten times as fast for the first 2 000 steps.
+    """
+    optimizer = dataclasses.replace(host.optimizer, rule_lr=10.0, rule_lr_steps=2_000)
+    return dataclasses.replace(host, memory="tmrn", optimizer=optimizer)

@@ -70,7 +70,7 @@ def learning_rate(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, trunk: str) -> optax.GradientTransformation:
-    """Adam or AdamW with the schedule, gradient clipping and another rate for the trunk.
+    """Adam or AdamW with the schedule, gradient clipping and other rates for trunk and memory rule.
 
     Args:
       config: the run.
@@ -79,21 +79,27 @@ def make_optimizer(config: TrainConfig, trunk: str) -> optax.GradientTransformat
     o = config.optimizer
     rate = learning_rate(config)
 
-    def labels(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: "trunk" if f"'{trunk}'" in jax.tree_util.keystr(path) else "new",
-            params,
-        )
+    def label(path: tuple, _: Any) -> str:
+        name = jax.tree_util.keystr(path)
+        if o.rule_lr != 1 and name.startswith("['memory']"):
+            return "rule"
+        return "trunk" if f"'{trunk}'" in name else "new"
 
-    def part(factor: float) -> optax.GradientTransformation:
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(label, params)
+
+    def part(factor: float, until: int | None = None) -> optax.GradientTransformation:
         def scaled(t: Any) -> Any:
-            return factor * rate(t)
+            return (factor if until is None else jnp.where(t < until, factor, 1.0)) * rate(t)
 
         if o.name == "adamw":
             return optax.adamw(scaled, weight_decay=o.weight_decay)
         return optax.chain(optax.add_decayed_weights(o.weight_decay), optax.adam(scaled))
 
-    parts = optax.partition({"new": part(1.0), "trunk": part(o.trunk_lr)}, labels)
+    rates: dict[Any, Any] = {"new": part(1.0), "trunk": part(o.trunk_lr)}
+    if o.rule_lr != 1:
+        rates["rule"] = part(o.rule_lr, o.rule_lr_steps)
+    parts = optax.partition(rates, labels)
     clip = optax.clip_by_global_norm(o.clip_norm) if o.clip_norm else optax.identity()
     return optax.chain(clip, parts)
 
