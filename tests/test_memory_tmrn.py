@@ -9,8 +9,10 @@ from flax import nnx
 from rdejax.errors import RdejaxError
 from rdejax.memory import tmrn
 from rdejax.memory.affinity import anisotropic_l2, similarity
+from rdejax.memory.check import check_rule
 from rdejax.memory.protocol import Masks
 from rdejax.memory.registry import make_rule, rule_settings
+from rdejax.memory.views import Moment
 from rdejax.nn.agents import moments, orthogonal_agents, svd_agents
 from rdejax.nn.xmem import AnisotropicKey
 
@@ -269,6 +271,39 @@ def test_a_bounded_bank_forgets_the_frames_that_left_it() -> None:
     other = moved(rule(), scale=0.15)
     fresh = filled(other, [frames[0], *frames[4:]], 3)
     np.testing.assert_allclose(memory.read(ring, q)[0], other.read(fresh, q)[0], atol=1e-5)
+
+
+def test_a_frame_that_is_vouched_for_is_the_first_one_where_frames_go() -> None:
+    frames = entries("xmem", 4)
+    memory = rule(max_frames=3)
+    state = memory.keep(filled(memory, frames[:3], 3), *frames[3], masks())
+    assert state.time.tolist() == [4, 4, 3]
+    np.testing.assert_array_equal(state.bank.key.key[0], frames[3][0].key)
+    np.testing.assert_allclose(state.moments[0], state.moments[1])
+    grown = rule()
+    state = grown.keep(filled(grown, frames[:3], 4), *frames[3], masks())
+    assert state.time.tolist() == [1, 2, 3, 4]
+
+
+def test_it_keeps_the_contract() -> None:
+    assert "keeps the contract" in str(check_rule("tmrn"))
+
+
+def test_views() -> None:
+    """Arrows end where alignment is best; weights of the frames sum to 1."""
+    frames = entries("l2", 3)
+    memory = rule()
+    state = filled(memory, frames, 4)
+    positions = np.zeros((H, W), bool)
+    positions[2, 3:5] = True
+    moment = Moment(state, state, frames[1][0][None], 0, 0, positions, (0, 5, 10))
+    found = memory.views()["trajectories"].at(moment)
+    assert found.frames == (0, 5, 10) and found.begin.shape == (3, 2, 2)
+    np.testing.assert_array_equal(found.begin[1], [[40, 56], [40, 72]])
+    np.testing.assert_array_equal(found.end[1], found.begin[1])  # the frame finds itself
+    assert found.names[1].startswith("frame 5: ") and found.weights.shape == (3, 2)
+    lines = memory.views()["temporal"].at(moment)
+    assert sum(lines.values.values()) == pytest.approx(1, abs=1e-5) and len(lines.values) == 3
 
 
 def test_per_frame_top_k() -> None:

@@ -116,13 +116,14 @@ class BankMemory(MemoryRule):
             count=state.count + 1,
         )
 
-    def keep(self, state: BankState, key: Array, value: Array, masks: Masks) -> BankState:
+    def keep(self, state: BankState, key: Any, value: Array, masks: Masks) -> BankState:
         """As `write`; where frames go again, this one takes the first one's place as well."""
         state = self.write(state, key, value, masks)
         if self.max_frames is None and self.keep_every == 1:
             return state
         return state.replace(  # type: ignore[attr-defined]
-            key=state.key.at[0].set(key), value=state.value.at[:, 0].set(value)
+            key=jax.tree.map(lambda x, new: x.at[0].set(new), state.key, key),
+            value=state.value.at[:, 0].set(value),
         )
 
     def slot(self, count: Int[Array, "*n"], frames: int) -> Int[Array, "*n"]:

@@ -321,7 +321,7 @@ class TMRNMemory(MemoryRule):
         return Entries(key, value, ("",) * len(times), tuple(times))
 
     def views(self) -> Mapping[str, View]:
-        """Where the trajectories of an object's positions, or of a pixel, pass; temporal weights."""
+        """Trajectories of an object's positions, or of a pixel, and temporal weights."""
         return tmrn_views.views(self.trajectories)
 
     def trajectories(

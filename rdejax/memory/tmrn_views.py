@@ -56,7 +56,7 @@ def views(trajectories: Callable[[Any, Any], tuple[Any, Any]]) -> Mapping[str, V
     text = "where positions pass in each memorised frame; opacity and per cents: temporal weights"
     return {
         "trajectories": View(Arrows, arrows, text),
-        "temporal weights": View(Numbers, numbers, "mean over the object, in every frame"),
+        "temporal": View(Numbers, numbers, "mean temporal weights of the object's positions, in every frame"),
     }
 
 
