@@ -56,7 +56,9 @@ def views(trajectories: Callable[[Any, Any], tuple[Any, Any]]) -> Mapping[str, V
     text = "where positions pass in each memorised frame; opacity and per cents: temporal weights"
     return {
         "trajectories": View(Arrows, arrows, text),
-        "temporal": View(Numbers, numbers, "mean temporal weights of the object's positions, in every frame"),
+        "temporal": View(
+            Numbers, numbers, "mean temporal weights of the object's positions, in every frame"
+        ),
     }
 
 
