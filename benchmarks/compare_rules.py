@@ -26,7 +26,7 @@ from rdejax.files import read_json, write_json
 from rdejax.train.validate import validation_sequences
 from rdejax.visualize.charts import chart_style, new_figure, save_figure
 
-RULES = ("rde", "swem", "bank", "average", "merge", "replace")
+RULES = ("rde", "swem", "bank", "xmem", "average", "merge", "replace")
 NEVER = 1_000_000
 
 
@@ -58,6 +58,8 @@ def variants(args: Arguments) -> list[Variant]:
     lines = [
         Variant(rule, args.checkpoint, {"memory": rule, "every": args.every}) for rule in RULES
     ]
+    growing = {"memory": "xmem", "enable_long_term": False, "every": args.every}
+    lines.append(Variant("xmem without long-term memory", args.checkpoint, growing))
     kept = {"every": args.every, "first": True}
     lines += [
         Variant(f"{rule} + first frame", args.checkpoint, {"memory": rule, **kept})

@@ -33,8 +33,9 @@ from rich.progress import track
 from rich.table import Table
 
 import rdejax
-from rdejax.cli import cli_errors
+from rdejax.cli import cli_errors, name_and_value
 from rdejax.errors import RdejaxError
+from rdejax.files import read_json
 from rdejax.visualize.charts import save_figure
 from rdejax.visualize.measurements import growth_curves
 
@@ -47,7 +48,16 @@ class Arguments:
     """Streams synthetic frames through each memory rule and records the cost of every block."""
 
     model: str = "rde-lite"
-    memories: tuple[str, ...] = ("rde", "swem", "average", "merge", "bank")
+    memories: tuple[str, ...] = (
+        "rde",
+        "swem",
+        "average",
+        "merge",
+        "xmem",
+        "xmem,enable_long_term=False",
+        "bank",
+    )
+    """Rules, each with settings of its own behind it: NAME[,SETTING=VALUE ...]."""
     frames: int = 1000
     height: int = 240
     width: int = 432
@@ -55,7 +65,14 @@ class Arguments:
     every: int = 3
     """Interval of memorising, for every rule."""
     output: Path = RESULTS / "stream_growth.json"
-    """The plot goes beside it."""
+    """The plot goes beside it. Runs of other rules with the same arguments that are in it stay, so
+    that a long comparison can be measured in pieces."""
+
+
+def settings_of(memory: str) -> dict[str, Any]:
+    """The rule and its settings, as `rdejax.load_model` takes them."""
+    name, *settings = memory.split(",")
+    return {"memory": name, **dict(name_and_value(text, f"--memories {text}") for text in settings)}
 
 
 def run(memory: str, args: Arguments) -> dict[str, Any]:
@@ -67,7 +84,9 @@ def run(memory: str, args: Arguments) -> dict[str, Any]:
             compiled.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(note)
-    model, weights_from = load_or_create(args.model, memory=memory, every=args.every, size=None)
+    model, weights_from = load_or_create(
+        args.model, every=args.every, size=None, **settings_of(memory)
+    )
     video, mask = moving_square(_LOOP, args.height, args.width, args.objects)
     stream = rdejax.stream(model)
     started = time.perf_counter()
@@ -118,6 +137,24 @@ def ends(values: list[float | None]) -> tuple[float, float]:
     return statistics.median(steady[:share]), statistics.median(steady[-share:])
 
 
+def kept(args: Arguments) -> list[dict[str, Any]]:
+    """Earlier runs of the output file that belong beside those of these arguments."""
+    same = {
+        "model": args.model,
+        "size": [args.height, args.width],
+        "objects": args.objects,
+        "every": args.every,
+    }
+    runs = (read_json(args.output) or {}).get("runs", [])
+    return [
+        run
+        for run in runs
+        if run["memory"] not in args.memories
+        and run["frame"][-1] == args.frames
+        and all(run[name] == value for name, value in same.items())
+    ]
+
+
 def print_table(runs: list[dict[str, Any]], frames: int) -> None:
     """Start, end and ratio of time and size."""
     table = Table(title=f"{frames} frames, first tenth -> last tenth")
@@ -135,26 +172,34 @@ def print_table(runs: list[dict[str, Any]], frames: int) -> None:
             f"{resident[0]:.0f} -> {resident[1]:.0f}",
             f"{sum(result['compiling_call_s']):.1f}",
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 def plot(runs: list[dict[str, Any]], path: Path) -> None:
     """Two panels: time per frame and state size against the frame number."""
-    names = {"rde": "RDE", "swem": "SWEM", "bank": "growing bank"}
+    names = {
+        "rde": "RDE",
+        "swem": "SWEM",
+        "bank": "growing bank",
+        "xmem": "XMem",
+        "xmem,enable_long_term=False": "XMem without long-term memory",
+    }
     figure = growth_curves(
-        [{**run, "label": names.get(run["memory"], run["memory"])} for run in runs]
+        [{**run, "label": names.get(run["memory"], run["memory"])} for run in runs],
+        log_size=True,
     )
     first, right = runs[0], figure.axes[1]
-    right.set_yscale("log")
     per_mb = 1e6 / first["feature_bytes"] / first["objects"]
     second = right.secondary_yaxis(
         "right", functions=(lambda mb: mb * per_mb, lambda count: count / per_mb)
     )
-    second.set_ylabel("stored features of an object (a key and a value each)")
-    figure.suptitle(
+    second.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    second.set_ylabel("stored features of an object (a key and a value each)", fontsize=8)
+    figure.supxlabel(
         f"{first['model']}, {first['size'][1]}x{first['size'][0]}, {first['objects']} object(s), a "
         f"frame memorised every {first['every']}; {first['machine']['cores']} cores, "
-        f"{first['machine']['backend']}"
+        f"{first['machine']['backend']}",
+        fontsize=9,
     )
     figure.set_size_inches(10, 4)
     save_figure(path, figure)
@@ -167,13 +212,13 @@ def main() -> None:
     with cli_errors():
         if args.frames < 4 * args.every + 1:
             raise RdejaxError(f"frames={args.frames}: give at least {4 * args.every + 1}")
-        runs = []
+        runs = kept(args)
         for memory in args.memories:
             spawn = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 runs.append(pool.submit(run, memory, args).result())
+            write_results(args.output, {"runs": runs})
         print_table(runs, args.frames)
-        write_results(args.output, {"runs": runs})
         plot(runs, args.output.with_suffix(".png"))
 
 

@@ -1,6 +1,7 @@
 """Classes by name: from the modules of a package, or from a user's own Python file."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import importlib.util
@@ -29,13 +30,14 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, package: str, *, files: bool = False):
         self._kind, self._package, self._files = kind, package, files
         self._classes: dict[str, type[T]] = {}
-        # By resolved path: the text that was run, and the class that it registered.
-        self._loaded: dict[Path, tuple[bytes, type[T]]] = {}
 
     def register(self, name: str) -> Callable[[C], C]:
         """Class decorator: makes a class known by `name`."""
 
         def decorate(cls: C) -> C:
+            # What a user's file imports of this package is not the file's own.
+            if _running and not self._is_own(cls):
+                _running[-1].append(_Registered(self, name, cls, self._classes.get(name)))
             self._classes[name] = cls  # type: ignore[assignment]
             return cls
 
@@ -76,38 +78,86 @@ class Registry(Generic[T]):
             raise RdejaxError(
                 f"{path}: no such file; give a {self._kind}'s name or an existing .py file"
             )
+        self._import_package()
         place, source = path.resolve(), path.read_bytes()
-        text, old = self._loaded.get(place, (None, None))
-        if old is None or text != source:
-            new = self._run(path, place, source)
-            # What it registered before is gone, under whatever name.
-            self._classes = {n: cls for n, cls in self._classes.items() if cls is not old}
-            self._loaded[place] = source, new
-            return new
-        return old
+        text, found = _files.get(place, (None, []))
+        if text != source:
+            new = _run(path, place, source, self)
+            # What it registered before is gone, in whatever registry and under whatever name.
+            for one in found:
+                one.registry._forget(one.cls)
+            text, found = _files[place] = source, new
+        return self._only_one(path, found)
 
-    def _run(self, path: Path, place: Path, source: bytes) -> type[T]:
-        """Runs a file; whatever goes wrong, the registry is as it was."""
-        self._import_package()  # or what the file imports of it would count as the file's own
-        before = dict(self._classes)
-        try:
-            with _as_module(place) as module:
-                # The text that was compared, and not what a stale bytecode cache may hold.
-                with running(path, place):
-                    exec(compile(source, str(place), "exec"), module.__dict__)
-                new = {n: cls for n, cls in self._classes.items() if before.get(n) is not cls}
-                if len(new) != 1:
-                    raise RdejaxError(
-                        f"{path}: registers {len(new)} {self._kind}s; "
-                        "decorate exactly one class with @register"
-                    )
-        except BaseException:
-            self._classes = before
-            raise
-        ((name, cls),) = new.items()
-        if name in before and before[name].__module__.startswith(f"{self._package}."):
-            self._classes[name] = before[name]  # a name of this package means the same everywhere
-        return cls
+    def _only_one(self, path: Path, registered: "list[_Registered]") -> type[T]:
+        mine = {one.name: one.cls for one in registered if one.registry is self}
+        if len(mine) != 1:
+            raise RdejaxError(
+                f"{path}: registers {len(mine)} {self._kind}s; "
+                "decorate exactly one class with @register"
+            )
+        return next(iter(mine.values()))
+
+    def _forget(self, cls: type) -> None:
+        self._classes = {n: one for n, one in self._classes.items() if one is not cls}
+
+    def _is_own(self, cls: type | None) -> bool:
+        """Whether a class is of the package."""
+        return cls is not None and cls.__module__.startswith(f"{self._package}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Registered:
+    """What a user's file registered where, and what had the name before."""
+
+    registry: Registry
+    name: str
+    cls: type
+    before: type | None
+
+    def undo(self) -> None:
+        """Gives the name back."""
+        classes = self.registry._classes
+        if self.before is None:
+            classes.pop(self.name, None)
+        else:
+            classes[self.name] = self.before
+
+
+# By resolved path: the text that was run, and what it registered. One for all registries, so that a
+# file with a rule and an objective is run once.
+_files: dict[Path, tuple[bytes, list[_Registered]]] = {}
+# What the files that are running register, the innermost last.
+_running: list[list[_Registered]] = []
+
+
+def _run(path: Path, place: Path, source: bytes, wanted: Registry) -> list[_Registered]:
+    """Runs a file; whatever goes wrong, all registries are as they were.
+
+    Args:
+      path: the file, as the user calls it.
+      place: its resolved path.
+      source: its text.
+      wanted: the registry that asks; the file must register exactly one class there.
+    """
+    registered: list[_Registered] = []
+    _running.append(registered)
+    try:
+        # The text that was compared, and not what a stale bytecode cache may hold.
+        with _as_module(place) as module:
+            with running(path, place):
+                exec(compile(source, str(place), "exec"), module.__dict__)
+            wanted._only_one(path, registered)
+    except BaseException:
+        for one in reversed(registered):
+            one.undo()
+        raise
+    finally:
+        _running.pop()
+    for one in registered:
+        if one.registry._is_own(one.before):
+            one.undo()  # a name of this package means the same everywhere
+    return registered
 
 
 @contextlib.contextmanager

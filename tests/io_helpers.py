@@ -155,6 +155,7 @@ def fake_api(monkeypatch=None, delay=0.0):
     import time
 
     import rdejax
+    from rdejax.models import registry
 
     loaded = []
 
@@ -167,8 +168,13 @@ def fake_api(monkeypatch=None, delay=0.0):
         loaded.append(FakeModel(checkpoint, **settings))
         return loaded[-1]
 
+    def resettled(model, **settings):
+        model.settings = model.settings.override(**settings)
+        return model
+
     put = monkeypatch.setattr if monkeypatch else setattr
     put(rdejax, "load_model", load_model)
+    put(registry, "resettled", resettled)
     put(rdejax, "stream", lambda model, **_: Slow())
     return loaded
 

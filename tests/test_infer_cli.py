@@ -351,6 +351,26 @@ def test_published_settings(davis, tmp_path, loaded, checkpoint, dataset, option
     assert dict(loaded[-1].settings.memory_settings)["top_k"] == top_k
 
 
+def test_presets(clip, loaded, capsys):
+    """They win over what weights carry, and options over them; there are those of the model."""
+    for checkpoint, options, every, top_k in (
+        ("rde", [], 4, 20),
+        ("rde-own", [], 4, 20),
+        ("rde", ["--every", "7"], 7, 20),
+    ):
+        main(
+            _arguments(
+                clip, "--checkpoint", checkpoint, "--preset", "youtube-vos", "--overwrite", *options
+            )
+        )
+        settings = loaded[-1].settings
+        assert (settings.every, dict(settings.memory_settings)["top_k"]) == (every, top_k)
+    said = _fails(
+        capsys, _arguments(clip, "--checkpoint", "rde", "--preset", "long", "--overwrite")
+    )
+    assert "'rde' has no preset of that name; of its authors are: davis2016" in said
+
+
 def test_real_model_end_to_end(clip, capsys):
     """The command line gives what the Python interface gives, also continued from a saved state."""
     import rdejax

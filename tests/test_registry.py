@@ -16,6 +16,7 @@ from rdejax.memory.registry import find_rule
 from rdejax.models.registry import find_system, names
 from rdejax.models.settings import Settings
 from rdejax.registry import Registry
+from rdejax.train.objectives.registry import find_objective
 
 RULE = """
 from rdejax.memory.average import AverageMemory
@@ -123,6 +124,28 @@ def test_a_failed_load_changes_nothing(tmp_path, more: str, error: str) -> None:
         find_rule("second of two")
     path.write_text(good)
     assert find_rule(file) is rule
+
+
+def test_a_file_with_a_rule_and_an_objective_runs_once(tmp_path) -> None:
+    file = written(tmp_path / "both.py", "both")
+    with open(file, "a") as text:
+        text.write(
+            "\nfrom rdejax.train.objectives.registry import register as objective\n"
+            "from rdejax.train.objectives.unroll import UnrollObjective\n"
+            "@objective('both')\nclass Goal(UnrollObjective):\n    pass\n"
+        )
+    rule, goal = find_rule(file), find_objective(file)
+    assert runs(file) == 1 and goal.__module__ == rule.__module__
+    assert find_rule("both") is rule and find_objective("both") is goal
+    only = written(tmp_path / "only.py", "only")
+    assert find_rule(only)
+    with pytest.raises(RdejaxError, match="registers 0 objectives"):
+        find_objective(only)
+    # Without the objective it is forgotten.
+    written(tmp_path / "both.py", "both")
+    find_rule(file)
+    with pytest.raises(RdejaxError, match="objective 'both' is unknown"):
+        find_objective("both")
 
 
 def test_a_file_cannot_take_a_name_of_the_package(tmp_path) -> None:

@@ -2,14 +2,18 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
+from io_helpers import tiny_weights
 from safetensors.numpy import save_file
 
 import rdejax
 from rdejax.errors import RdejaxError
-from rdejax.models.registry import find_system, outline
+from rdejax.models.registry import find_system, outline, resettled
 from rdejax.models.weights import FORMAT, StoredModel, shapes_of
+from rdejax.nn.constants import WEIGHTS
 from rdejax.train.initial_weights import initial_weights
 
 GATED = """
@@ -150,3 +154,12 @@ def test_settings_of_another_type_are_refused(value) -> None:
         settings.override(top_k=value)
     with pytest.raises(RdejaxError, match="every=.*whole number"):
         settings.override(every=value)
+
+
+def test_other_settings_share_the_weights(tmp_path) -> None:
+    model = rdejax.load_model(tiny_weights(tmp_path / "tiny.safetensors"))
+    other = resettled(model, every=7, top_k=3, size=32)
+    assert (other.settings.every, other.settings.size, other.memory.top_k) == (7, 32, 3)
+    assert model.settings.every != 7 and model.memory.top_k != 3
+    before, after = (jax.tree.leaves(nnx.state(m, WEIGHTS)) for m in (model, other))
+    assert len(before) == len(after) and all(a is b for a, b in zip(before, after, strict=True))

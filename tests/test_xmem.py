@@ -13,8 +13,10 @@ from flax import nnx
 import rdejax
 from rdejax.data.batch import Clip
 from rdejax.errors import RdejaxError
+from rdejax.memory.registry import rule_settings
 from rdejax.models import create
 from rdejax.models.protocol import given_probs, one_frame
+from rdejax.models.registry import find_system
 from rdejax.models.weights import save_weights
 from rdejax.nn.xmem import gated
 from rdejax.propagate.geometry import Geometry
@@ -342,6 +344,19 @@ def test_published_settings() -> None:
     published = {"every": 5, "size": None, "memory": "xmem", "deep_update_every": -1}
     assert {name: settings[name] for name in published} == published
     assert json.loads(json.dumps(settings)) == settings
+    presets = find_system("xmem").published
+    assert {name: preset["every"] for name, preset in presets.items()} == {
+        "davis2016": 5,
+        "davis2017": 5,
+        "youtube-vos": 5,
+        "long-videos": 5,
+        "long-videos-3x": 10,
+    }
+    usual = rule_settings("xmem")
+    for preset in presets.values():
+        assert {name: usual[name] for name in preset if name != "every"} == {
+            name: value for name, value in preset.items() if name != "every"
+        }
 
 
 # ------------------------------------------------------------------------ training

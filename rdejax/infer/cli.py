@@ -95,6 +95,9 @@ class ModelOptions:
     given, else 480."""
     every: Annotated[int | None, _whole("--every")] = None
     """Memorise every N-th frame; the model's own unless given."""
+    preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Settings that the authors of the model published, such as those for davis2017, youtube-vos or
+    (xmem) long-videos; those of the data set unless given."""
     memory: Annotated[str | None, tyro.conf.arg(metavar="NAME_OR_FILE")] = None
     """Memory rule by name, or a .py file of your own; the model's own unless given."""
     set: Annotated[

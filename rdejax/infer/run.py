@@ -286,26 +286,35 @@ def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: An
 def load(options: ModelOptions, dataset: str | None = None) -> Any:
     """Loads the model with the settings of the command line, the data set and the defaults.
 
-    What is given on the command line wins, then what the weights carry if that is not the system's
-    default, then the settings that the system's authors published for the data set.
+    What is given on the command line wins, then the preset it names, then what the weights carry if
+    that is not the system's default, then what the system's authors published for the data set.
+
+    Raises:
+      RdejaxError: see `rdejax.load_model`; or a preset that the system does not have.
     """
     import rdejax
     from rdejax.memory.registry import rule_settings
+    from rdejax.models.registry import resettled
     from rdejax.propagate.geometry import DEFAULT_SIZE
 
     given = options.overrides
     model = rdejax.load_model(options.checkpoint, **given)
-    wanted = dict(given)
+    more: dict[str, Any] = {}
     if model.settings.size is None and "size" not in given:
-        wanted["size"] = DEFAULT_SIZE
+        more["size"] = DEFAULT_SIZE
     known = {"every", *rule_settings(model.settings.memory)}
     carried, usual = (_flat(settings) for settings in (model.settings, model.default_settings))
-    for name, value in model.published.get(dataset or "", {}).items():
-        if name in known and carried.get(name) == usual.get(name):
-            wanted.setdefault(name, value)
-    if wanted == given:
-        return model
-    return rdejax.load_model(options.checkpoint, **wanted)
+    if options.preset is not None and options.preset not in model.published:
+        have = ", ".join(model.published) or "none"
+        raise RdejaxError(
+            f"--preset {options.preset}: model {model.name!r} has no preset of that name; of its "
+            f"authors are: {have}"
+        )
+    for name, value in model.published.get(options.preset or dataset or "", {}).items():
+        if name in known and (options.preset or carried.get(name) == usual.get(name)):
+            more[name] = value
+    more = {name: value for name, value in more.items() if name not in given}
+    return resettled(model, **more) if more else model
 
 
 def _flat(settings: Any) -> dict[str, Any]:

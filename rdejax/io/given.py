@@ -22,6 +22,7 @@ from rdejax.io.masks import (
     agree,
     holds_void_only,
     load_pixels,
+    new_ids,
     settle_void,
 )
 from rdejax.io.palette import davis_colour_ids
@@ -291,10 +292,9 @@ def collect_masks(
             mask = settle_void(mask, binary=not objects and holds_void_only(mask))
         if merge_objects:
             mask = (mask > 0).astype(np.uint8)
-        ids = [int(index) for index in np.unique(mask) if index]
+        ids, new = new_ids(mask, ()), new_ids(mask, objects)
         if not ids:
             empty.append(files[frame])
-        new = [index for index in ids if index not in objects]
         objects.update(dict.fromkeys(new, frame))
         if new != ids and not all_masks:
             unused.append(files[frame])

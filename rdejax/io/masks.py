@@ -7,6 +7,7 @@ objects, with more checks and with a memory of the colours seen. Both begin with
 
 import dataclasses
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -226,6 +227,11 @@ def ids_of(labels: IdMask) -> frozenset[int]:
     # OpenCV's histogram of bytes is some ten times faster than np.unique or np.bincount.
     counts = cv2.calcHist([labels], [0], None, [256], [0, 256])
     return frozenset(np.flatnonzero(counts).tolist()) - {0}
+
+
+def new_ids(mask: np.ndarray, known: Iterable[int]) -> list[int]:
+    """Ids in the mask that are not known yet, ascending."""
+    return sorted(set(np.unique(mask).tolist()) - {0} - set(known))
 
 
 def write_mask(path: str | Path, mask: IdMask) -> None:

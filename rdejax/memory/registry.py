@@ -26,6 +26,11 @@ def register(name: str) -> Callable[[C], C]:
     return _RULES.register(name)
 
 
+def names() -> tuple[str, ...]:
+    """Names of all rules of this package."""
+    return _RULES.names()
+
+
 def find_rule(name: str) -> type[MemoryRule]:
     """The rule registered as `name`, or the one that the Python file `name` registers.
 

@@ -60,8 +60,9 @@ class System(nnx.Module):
       config: those of this system.
       settings: how to run it (interval of memorising, working resolution, ...).
       default_settings: settings of a system that is made without any.
-      published: settings that were published for single data sets, by the data set's name
-        (`rdejax.io.datasets.DATASETS`), as keywords of `Settings.override`.
+      published: settings that were published, as keywords of `Settings.override`, by the name of
+        the data set (`rdejax.io.datasets.DATASETS`) or of a preset of the system's own
+        (`rdejax infer --preset`).
       mean: normalisation of RGB in [0, 1], with `std`.
       std: see mean.
       object_inputs: names of what `segment_video` and `stream` take for each object beside its

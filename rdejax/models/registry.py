@@ -11,7 +11,7 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import MemoryRule
 from rdejax.models.protocol import System
 from rdejax.models.settings import Settings
-from rdejax.nn.constants import constants_of
+from rdejax.nn.constants import WEIGHTS, constants_of
 from rdejax.registry import Registry
 
 _SYSTEMS = Registry[System]("system", "rdejax.models")
@@ -107,3 +107,17 @@ def fresh_rule(model: System) -> MemoryRule:
     build = _builder(model.name, config, model.settings, {})
     # Jitted, so that the networks around the rule are not computed.
     return nnx.jit(lambda key: build(key).memory)(jax.random.key(0))  # type: ignore[attr-defined]
+
+
+def resettled(model: System, **overrides: Any) -> System:
+    """The same networks, weights shared, run with other settings.
+
+    Args:
+      model: the system.
+      **overrides: changes to its settings that leave the weights as they are, see
+        `Settings.override`.
+    """
+    settings = model.settings.override(**overrides)
+    other = outline(model.name, config=dataclasses.asdict(model.config), settings=settings)
+    nnx.update(other, nnx.state(model, WEIGHTS))
+    return other

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from rdejax.io.masks import new_ids
 from rdejax.propagate import ids
 from rdejax.propagate.schedule import Block
-from rdejax.propagate.slots import Layout, new_ids, plan_layout
+from rdejax.propagate.slots import Layout, plan_layout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rdejax.errors import RdejaxError
+from rdejax.io.masks import new_ids
 from rdejax.propagate.ids import checked_mask
 from rdejax.propagate.inputs import Inputs, Told, what_is_told
-from rdejax.propagate.slots import new_ids
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rdejax.io.masks import new_ids
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -84,11 +86,6 @@ def known_layout(masks: Mapping[int, np.ndarray]) -> Layout | None:
     """
     starts = starting_ids(masks)
     return plan_layout([len(ids) for ids in starts]) if starts else None
-
-
-def new_ids(mask: np.ndarray, known: Iterable[int]) -> list[int]:
-    """Ids in the mask that are not known yet, ascending."""
-    return sorted(set(np.unique(mask).tolist()) - {0} - set(known))
 
 
 def starting_ids(masks: Mapping[int, np.ndarray]) -> list[list[int]]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from rdejax.errors import RdejaxError
+from rdejax.io.masks import new_ids
 from rdejax.memory.protocol import MemoryRule
 from rdejax.memory.registry import rule_settings
 from rdejax.models import System
@@ -23,7 +24,6 @@ from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.inputs import in_blocks
 from rdejax.propagate.programs import segment_blocks, start_video
 from rdejax.propagate.schedule import LONGEST_BLOCK, encoded_at_once, next_blocks
-from rdejax.propagate.slots import new_ids
 
 _BLOCKS = 4  # blocks of frames per compiled call
 # Not compiled by themselves: jit would compare this rule's settings, which are tracers here.

@@ -154,6 +154,17 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[:18]}…{name[-9:]}"
 
 
+def logarithmic(axes: "Axes", which: str) -> None:
+    """A logarithmic scale with plain numbers: powers are mathematics, which the style leaves out.
+
+    Args:
+      axes: to draw on.
+      which: "x" or "y".
+    """
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"{which}axis").set_major_formatter(lambda value, _: f"{value:g}")
+
+
 def legend_above(figure: "Figure", entries: int) -> None:
     """The names of the series above the panels, at most four in a row."""
     figure.legend(loc="outside upper center", ncols=min(entries, 4))

@@ -9,7 +9,14 @@ from jaxtyping import Float
 
 from rdejax.errors import RdejaxError
 from rdejax.files import read_json
-from rdejax.visualize.charts import COLOURS, chart_style, draw_bars, legend_above, new_figure
+from rdejax.visualize.charts import (
+    COLOURS,
+    chart_style,
+    draw_bars,
+    legend_above,
+    logarithmic,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +96,11 @@ def component_times(
 
 
 def growth_curves(
-    runs: Sequence[Mapping[str, Any]], *, log: bool = False, source: str = "a run"
+    runs: Sequence[Mapping[str, Any]],
+    *,
+    log: bool = False,
+    log_size: bool = False,
+    source: str = "a run",
 ) -> "Figure":
     """Two panels over the frame number: milliseconds per frame, and megabytes of state.
 
@@ -99,6 +110,7 @@ def growth_curves(
       runs: measured rules: `memory` (or `label`), and equally long `frame`, `ms_per_frame` (None
         where a call compiled) and `state_bytes`.
       log: logarithmic axes for time and size.
+      log_size: one for size.
       source: where they come from, for errors.
 
     Raises:
@@ -123,8 +135,8 @@ def growth_curves(
         right.set(title="size of the memory", xlabel="frame", ylabel="MB")
         for axes in (left, right):
             axes.grid()
-            if log:
-                axes.set_yscale("log")
+            if log or (log_size and axes is right):
+                logarithmic(axes, "y")
             else:
                 axes.set_ylim(bottom=0)
             axes.set_xlim(left=0)

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from rdejax.io.overlay import render_overlay
 from rdejax.memory.views import Arrows, Distribution, Heat, Numbers
 from rdejax.propagate.geometry import Geometry
-from rdejax.visualize.charts import COLOURS, chart_style, legend_above, new_figure
+from rdejax.visualize.charts import COLOURS, chart_style, legend_above, logarithmic, new_figure
 from rdejax.visualize.grid import Picture, fit, frame_names, greyed, grid, in_rows
 from rdejax.visualize.relevance import relevance_sheet
 from rdejax.visualize.strides import spread
@@ -65,8 +65,7 @@ def histograms(moments: Mapping[int, Distribution]) -> "Figure":
                 x = np.clip(values.get(name, np.zeros(0)), low, None)
                 look = {"color": COLOURS[k % len(COLOURS)], "alpha": 0.55}
                 axes.hist(x, bins=bins.tolist(), label=name if axes is panels[0] else None, **look)
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            logarithmic(axes, "x")
             axes.set(title=f"frame {time}", xlabel=next(iter(moments.values())).label)
             axes.grid(axis="y")
         panels[0].set_ylabel("elements")
