@@ -39,7 +39,11 @@ def test_a_system_names_its_own_and_a_recipe_another() -> None:
     [
         ("rde", "guidance=much", "objective rde guidance=much: give a number"),
         ("rde", "patterns=sam", "patterns=sam: give one of alternate, stm"),
-        ("unroll", "guidance=1", "objective 'unroll' has no setting 'guidance'; it has reduce"),
+        (
+            "unroll",
+            "guidance=1",
+            "objective 'unroll' has no setting 'guidance'; it has memory, reduce",
+        ),
         ("nobody", "reduce=sum", "objective 'nobody' is unknown; choose one of rde, unroll"),
     ],
 )
@@ -52,7 +56,7 @@ def test_a_file_of_ones_own(tmp_path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(MINE)
     mine = chosen(str(file), "share=0.25", "reduce=sum")
-    assert dataclasses.asdict(mine) == {"reduce": "sum", "share": 0.25}
+    assert dataclasses.asdict(mine) == {"reduce": "sum", "memory": "trained", "share": 0.25}
     assert isinstance(mine, type(chosen(str(file)))) and mine == chosen(
         str(file), "share=0.25", "reduce=sum"
     )

@@ -206,6 +206,10 @@ class Matching(System):
         query_value = jnp.broadcast_to(query_value[:, None], (n, o, *query_value.shape[1:]))
         return jnp.concatenate([readout, query_value], axis=-1)
 
+    def decoder_added(self, state: Any) -> Float[Array, "m o h w d"] | None:
+        """What is added to the decoder's compressed input, m = 1 for all frames; None: nothing."""
+        del state
+
     def decode(
         self,
         state: MatchingState,
@@ -213,17 +217,22 @@ class Matching(System):
         readout: Float[Array, "n o h w c"],
     ) -> Float[Array, "n o+1 H W"]:
         """Aggregated logits from the readout."""
+        added = self.decoder_added(state)
+        more = {} if added is None else {"added": added}
 
         def some_frames(args: tuple) -> Array:
             out, query_value, f8, f4 = args
-            return self.decoder(self.decoder_input(out, query_value), f8, f4)
+            return self.decoder(self.decoder_input(out, query_value), f8, f4, **more)
+
+        def one(args: tuple) -> Array:
+            return some_frames(jax.tree.map(lambda x: x[None], args))[0]
 
         args = (readout, features.query_value, features.f8, features.f4)
         n, o = readout.shape[:2]
         if n * o <= _DECODE_AT_ONCE or n == 1:
             logits = some_frames(args)
         else:
-            logits = lax.map(some_frames, args, batch_size=max(1, _DECODE_AT_ONCE // o))
+            logits = lax.map(one, args, batch_size=max(1, _DECODE_AT_ONCE // o))
         valid = state.valid.reshape(-1)
         return aggregated(jnp.where(valid[:, None, None], jax.nn.sigmoid(logits), 0.0), valid)
 

@@ -46,9 +46,12 @@ class State:
 
     Attributes:
       valid: [groups, slots] whether a slot holds an object.
+      away: what `rdejax.propagate` keeps there for the setting `near`: distances [groups, slots,
+        h, w] from the objects' latest masks; None where it is off.
     """
 
     valid: Bool[Array, "g s"]
+    away: Float[Array, "g s h w"] | None = flax.struct.field(default=None, kw_only=True)
 
 
 class System(nnx.Module):

@@ -27,6 +27,10 @@ class Settings:
       enlarge: how many times larger the frames of smaller videos are made, at most, towards `size`;
         1: never. Small objects get more positions of the stride-16 grid, at the cost of as many
         more to compute.
+      near: how strongly a pixel that several objects claim goes to the one whose latest mask is
+        nearest, in logits for each 16 pixels of working resolution (`rdejax.propagate.nearness`);
+        0: not at all. Objects that look alike keep their ids; what is background, and videos of one
+        object, stay as they are.
       memory: name of the memory rule, or a Python file that registers one.
       memory_settings: the rule's settings as sorted (name, value) pairs; others keep its defaults.
       pad: sides are padded to multiples of this (a multiple of 16). Larger values mean fewer
@@ -39,6 +43,7 @@ class Settings:
     memory_settings: tuple[tuple[str, Any], ...] = ()
     pad: int = 16
     enlarge: float = 1.0
+    near: float = 0.0
 
     def __post_init__(self):
         for name, kinds in _TYPES.items():
@@ -55,6 +60,8 @@ class Settings:
             raise RdejaxError(f"size={self.size}: the shorter side must be at least 16 pixels")
         if not 1 <= self.enlarge < float("inf"):
             raise RdejaxError(f"enlarge={self.enlarge}: give a factor of 1 (never) or more")
+        if not 0 <= self.near < float("inf"):
+            raise RdejaxError(f"near={self.near}: give 0 (not at all) or more")
         if self.pad < 16 or self.pad % 16:
             raise RdejaxError(f"pad={self.pad}: give a positive multiple of 16")
 

@@ -79,6 +79,7 @@ class SWEMLite(_Fused, RDELite):
 
     name = "swem-lite"
     objective = "unroll"
+    Config = LiteConfig
     default_settings = Settings(every=1, size=480, memory="swem")
 
     def __init__(self, config: LiteConfig, settings: Settings, *, rngs: nnx.Rngs):

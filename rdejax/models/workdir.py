@@ -38,8 +38,7 @@ def read_workdir(folder: Path, memory: str | None = None) -> StoredModel:
     folder = folder.absolute()
     run = _read_run(folder)
     arrays = read_averaged(folder)
-    texts = run.get("memory_settings") or ()
-    rule = dict(name_and_value(text, f"{folder}: memory_settings {text!r}") for text in texts)
+    rule, sizes = (_named(folder, run, name) for name in ("memory_settings", "sizes"))
     settings = find_system(run["system"]).default_settings
     trained_with = run.get("memory") or settings.memory
     require_asked(trained_with, memory, str(folder))
@@ -53,7 +52,7 @@ def read_workdir(folder: Path, memory: str | None = None) -> StoredModel:
         )
     return StoredModel(
         system=run["system"],
-        config={"single_object": True} if run.get("single_object") else {},
+        config={**sizes, **({"single_object": True} if run.get("single_object") else {})},
         settings=settings,
         arrays=arrays,
         source=str(folder),
@@ -79,6 +78,12 @@ def read_averaged(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _named(folder: Path, run: dict[str, Any], field: str) -> dict[str, Any]:
+    """Names and values of the NAME=VALUE of a field; older runs may lack it."""
+    texts = run.get(field) or ()
+    return dict(name_and_value(text, f"{folder}: {field} {text!r}") for text in texts)
+
+
 def _read_run(folder: Path) -> dict[str, Any]:
     """The configuration of a run, as far as it is needed here."""
     try:
@@ -87,9 +92,10 @@ def _read_run(folder: Path) -> dict[str, Any]:
         for name, kind in kinds.items():
             if not isinstance(run[name] if name != "memory" else run.get(name), kind):
                 raise TypeError(f"config.json: {name} is {run[name]!r}")
-        texts = run.get("memory_settings") or ()
-        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"config.json: memory_settings is {texts!r}")
+        for name in ("memory_settings", "sizes"):
+            texts = run.get(name) or ()
+            if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
+                raise TypeError(f"config.json: {name} is {texts!r}")
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RdejaxError(
             f"{folder}: not the work folder of a training run ({error}); give the --workdir of "

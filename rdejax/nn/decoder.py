@@ -78,6 +78,7 @@ class Decoder(Refinement):
         f8: Float[Array, "n h8 w8 c8"],
         f4: Float[Array, "n h4 w4 c4"],
         shared: Float[Array, "n h w s"] | None = None,
+        added: Float[Array, "m o h w d"] | None = None,
     ) -> Float[Array, "n o H W"]:
         """Logits at four times the size of `f4`.
 
@@ -88,6 +89,8 @@ class Decoder(Refinement):
           shared: trailing channels of the decoder input that all objects share (the query's own
             value), if `x` comes without them. The result is the same; their share of the work is
             done once per image.
+          added: to the compressed decoder input; m is n, or 1 for the same in all frames.
         """
         x = self.compress(x) if shared is None else self.compress.split(x, shared)
+        x = x if added is None else x + added
         return self.logits(self.refined(x, f8, f4)[2])

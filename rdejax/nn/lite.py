@@ -10,7 +10,7 @@ from rdejax.nn.cbam import CBAM
 from rdejax.nn.efficientnet import space_to_depth
 from rdejax.nn.layers import Conv, ResBlock
 
-_MASK_CHANNELS = 16
+MASK_CHANNELS = 16
 
 
 class LiteValueEncoder(nnx.Module):
@@ -46,7 +46,7 @@ class LiteValueEncoder(nnx.Module):
         self.down8 = Conv(w4, w8, 3, stride=2, kernel_init=he, rngs=rngs)
         self.mix8 = Conv(w8 + c8, w8, 3, kernel_init=he, rngs=rngs)
         self.down16 = Conv(w8, w16, 3, stride=2, kernel_init=he, rngs=rngs)
-        learned = value_channels - _MASK_CHANNELS
+        learned = value_channels - MASK_CHANNELS
         if learned < 16:
             raise RdejaxError(
                 f"value_channels={value_channels}: give 32 or more, for 16 hold the mask itself"
@@ -85,11 +85,11 @@ class LiteValueEncoder(nnx.Module):
         x = self.down16(jax.nn.relu(self.mix8(x)))
         x = self.block1(jnp.concatenate([x, each(f16)], axis=-1))
         x = self.block2(x + self.attention(x))
-        x = jnp.concatenate([x, _folded(mask.reshape(n * o, *mask.shape[2:]))], axis=-1)
+        x = jnp.concatenate([x, folded(mask.reshape(n * o, *mask.shape[2:]))], axis=-1)
         return x.reshape(n, o, *x.shape[1:])
 
 
-def _folded(mask: Float[Array, "m H W"]) -> Float[Array, "m h w 16"]:
+def folded(mask: Float[Array, "m H W"]) -> Float[Array, "m h w 16"]:
     """Means over 4 x 4 pixels, 4 x 4 of them to a stride-16 position, scaled to [-1, 1]."""
     m, height, width = mask.shape
     quarter = mask.reshape(m, height // 4, 4, width // 4, 4).mean((2, 4))

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from rdejax.models.protocol import Features, State, System, one_frame
 from rdejax.propagate.geometry import Geometry
+from rdejax.propagate.nearness import shared_out
 
 
 def prepare(
@@ -95,7 +96,9 @@ def propagate(
 
     def block(state: State, inputs: tuple[Features, Array, Array]) -> tuple[State, Any]:
         features, count, memorize = inputs
-        state, logits = model.segment(state, features, jnp.arange(width) < count)
+        real = jnp.arange(width) < count
+        state, logits = model.segment(state, features, real)
+        state, logits = shared_out(state, logits, real, model.settings.near)
         probs = jax.nn.softmax(logits, axis=1)
 
         def write(state: State) -> State:

@@ -12,6 +12,7 @@ from jax import Array
 from rdejax.models.protocol import State, System, given_probs
 from rdejax.propagate.blocks import encode, propagate
 from rdejax.propagate.geometry import Geometry
+from rdejax.propagate.nearness import bare, begun, joined, shared_out
 
 
 @partial(jax.jit, static_argnames=("geometry", "groups"))
@@ -44,7 +45,7 @@ def start_video(
     features = encode(model, geometry, frame[None], beside)
     probs = given_probs(geometry.prepare_masks(masks), valid)
     state = model.start(features, probs, valid, groups=groups, given=given)
-    return state, _seen(geometry, probs)
+    return begun(state, probs, model.settings.near), _seen(geometry, probs)
 
 
 @partial(jax.jit, static_argnames=("geometry", "want_probs", "at_once"), donate_argnames="state")
@@ -122,13 +123,15 @@ def add_objects(
     """
     features = encode(model, geometry, frame[None], beside)
     state, logits = model.segment(state, features)
+    state, logits = shared_out(state, logits, jnp.ones(1, bool), model.settings.near)
     present = (state.valid | new).reshape(-1)
     probs = jax.nn.softmax(logits[0], axis=0)
     probs = model.given_beside(probs, geometry.prepare_masks(masks), present)
     if memorize:
         state = model.memorize(state, features, probs, groups=state.valid.any(axis=1))
-    state = model.add(state, features, probs, new, given)
-    return state, _seen(geometry, probs)
+    away = state.away
+    state = model.add(bare(state), features, probs, new, given)
+    return joined(state, away, probs, new), _seen(geometry, probs)
 
 
 @partial(
@@ -177,14 +180,17 @@ def correct_objects(
     """
     features = encode(model, geometry, frame[None], beside)
     state, logits = model.segment(state, features)
+    state, logits = shared_out(state, logits, jnp.ones(1, bool), model.settings.near)
     others = _without(jax.nn.softmax(logits[0], axis=0), corrected.reshape(-1))
     present = (state.valid | new).reshape(-1)
     probs = model.given_beside(others, geometry.prepare_masks(masks), present)
     groups = state.valid.any(axis=1) if memorize else corrected.any(axis=1)
     write = model.keep if permanent else model.memorize
     state = write(state, features, probs, groups=groups)
+    away = state.away
     if adds:
-        state = model.add(state, features, probs, new, given)
+        state = model.add(bare(state), features, probs, new, given)
+    state = joined(state, away, probs, corrected | new)
     return state, (_seen(geometry, others)[0], geometry.restore(probs[None])[0])
 
 

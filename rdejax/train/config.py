@@ -161,6 +161,7 @@ class TrainConfig:
 
     Attributes:
       system: name of the system, see `rdejax.models.names`.
+      sizes: of the networks, NAME=VALUE each, in place of the system's own (its `Config`).
       single_object: value encoder without the channel of the other objects (published stage 0).
       memory: another memory rule than the system's own, by name or .py file.
       memory_settings: settings of the rule, NAME=VALUE each.
@@ -197,6 +198,7 @@ class TrainConfig:
     """
 
     system: str = "rde-lite"
+    sizes: tuple[str, ...] = ()
     single_object: bool = False
     memory: str | None = None
     memory_settings: tuple[str, ...] = ()

@@ -24,7 +24,9 @@ def create_system(config: TrainConfig) -> System:
             f"single_object: the value encoder of {config.system} always sees the other objects; "
             "leave it False and set clip.objects to 1"
         )
-    sizes = {"single_object": True} if config.single_object else None
+    sizes = _settings("sizes", config.sizes)
+    if config.single_object:
+        sizes["single_object"] = True
     changes: dict[str, Any] = {} if config.memory is None else {"memory": config.memory}
     changes |= _settings("memory_settings", config.memory_settings)
     model = create(config.system, seed=config.seed, config=sizes, **changes)

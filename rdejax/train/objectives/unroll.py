@@ -26,13 +26,17 @@ class UnrollObjective(Objective):
 
     Attributes:
       reduce: "mean" or "sum" of the frames' cross-entropies (XMem).
+      memory: "trained": as the memory rule says that it is trained (`MemoryRule.as_trained`);
+        "inference": as inference reads it, with all its entries and its top-k.
     """
 
     name: ClassVar[str] = "unroll"
     reduce: Literal["mean", "sum"] = "mean"
+    memory: Literal["trained", "inference"] = "trained"
 
     def __post_init__(self) -> None:
         one_of("objective unroll:", "reduce", self.reduce, ("mean", "sum"))
+        one_of("objective unroll:", "memory", self.memory, ("trained", "inference"))
 
     def __call__(
         self,
@@ -44,7 +48,8 @@ class UnrollObjective(Objective):
         dtype: Any = jnp.float32,
     ) -> ClipOutputs:
         """See `Objective`."""
-        logits = unroll(model.as_trained(), clip, key, remat=remat, dtype=dtype)
+        run = model.as_trained() if self.memory == "trained" else model
+        logits = unroll(run, clip, key, remat=remat, dtype=dtype)
         frames = logits.shape[0]
         weight = 1.0 / frames if self.reduce == "mean" else 1.0
         return ClipOutputs(logits, jnp.full(frames, weight), jnp.zeros(()), {})
