@@ -34,6 +34,7 @@ def load_model(
     every: int = _OWN,
     size: int | None = _OWN,
     enlarge: float = _OWN,
+    near: float = _OWN,
     pad: int = _OWN,
     **settings: Any,
 ) -> System:
@@ -48,6 +49,8 @@ def load_model(
       size: shorter side, in pixels, that frames are resized to before the network, 16 or more; None
         keeps the source's. Masks always come back at the source's size.
       enlarge: how many times larger the frames of smaller videos are made, at most, towards `size`.
+      near: how strongly a pixel goes to the object, of those that claim it, whose latest mask is
+        nearest, in logits for each 16 pixels; 0: not at all.
       pad: sides are padded to multiples of this, a multiple of 16.
       **settings: settings of the memory rule (`top_k`, `tau`, ...) or of the system, by name; those
         that are not given are the model's own. Unknown ones are refused, and the known ones named.
@@ -60,7 +63,14 @@ def load_model(
         or a memory rule in a Python file that only the weights name: a program runs where `memory`
         names it, and not otherwise.
     """
-    own = {"memory": memory, "every": every, "size": size, "enlarge": enlarge, "pad": pad}
+    own = {
+        "memory": memory,
+        "every": every,
+        "size": size,
+        "enlarge": enlarge,
+        "near": near,
+        "pad": pad,
+    }
     settings |= {name: value for name, value in own.items() if value is not _OWN}
     path = find_weights(str(name_or_path))
     if path.suffix in (".pth", ".pt", ".pkl", ".tar"):
