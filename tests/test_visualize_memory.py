@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,17 +12,26 @@ from io_helpers import moving_frames, square_mask, tiny_weights, write_folder, w
 
 import rdejax
 from rdejax.errors import RdejaxError
-from rdejax.memory.affinity import similarity, softmax_weights, top_k_weights
+from rdejax.memory.affinity import (
+    anisotropic_l2,
+    similarity,
+    softmax_weights,
+    top_k_weights,
+)
 from rdejax.memory.protocol import Masks
 from rdejax.memory.registry import make_rule
+from rdejax.memory.views import Arrows, Distribution, Heat, Moment, Numbers
 from rdejax.models.grouped import OwnKeys, SharedKeys
 from rdejax.models.matching import Matching, MatchingState
 from rdejax.models.protocol import State, System
 from rdejax.models.settings import Settings
+from rdejax.nn.xmem import AnisotropicKey
+from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.slots import Layout
 from rdejax.visualize.bases import assign
 from rdejax.visualize.commands_memory import BasesPicture, Pca, Relevance
 from rdejax.visualize.commands_views import ViewPicture
+from rdejax.visualize.grid import fit
 from rdejax.visualize.relevance import check_on_grid, relevance
 from rdejax.visualize.trace import (
     Step,
@@ -30,6 +40,13 @@ from rdejax.visualize.trace import (
     view_of,
     walk,
     written_frames,
+)
+from rdejax.visualize.views import (
+    arrow_sheet,
+    heat_sheet,
+    histograms,
+    mask_rows,
+    number_lines,
 )
 
 SIZE = (48, 64)
@@ -134,6 +151,73 @@ def test_relevance_is_the_weights_of_the_readout(name, writes, top_k):
         readout[0, 1][positions].mean(0),
         atol=1e-5,
     )
+
+
+def test_relevance_with_shrinkage_and_selection():
+    """The weights of the working memory's frames; the others are those of the long-term memory."""
+    stores = {"min_mid_term_frames": 2, "max_mid_term_frames": 3, "num_prototypes": 4}
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.uniform(size=shape), jnp.float32)  # noqa: E731
+    given = {"key_channels": 4, "value_channels": 6, "rngs": nnx.Rngs(0)}
+    rule = make_rule("xmem", **given, **stores, max_long_term_elements=8, top_k=None)
+    key = lambda: AnisotropicKey(draw(3, 4, 4), 1 + draw(3, 4, 1), draw(3, 4, 4))  # noqa: E731
+    nothing = Masks(jnp.zeros((2, 48, 64)), jnp.zeros((2, 48, 64)))
+    state = rule.init(key(), draw(2, 3, 4, 6), nothing)
+    for _ in range(2):
+        state = rule.write(state, key(), draw(2, 3, 4, 6), nothing)
+    query = jax.tree.map(lambda x: x[None], key())
+    positions = np.zeros((3, 4), bool)
+    positions[1, 2] = True
+    got = relevance(rule, state, query, positions, 1)
+    scores = anisotropic_l2(
+        query.key[0, 1, 2][None],
+        query.selection[0, 1, 2][None],
+        jnp.concatenate([state.key.key[:2].reshape(-1, 4), state.long.key[:4]]),
+        jnp.concatenate([state.key.shrinkage[:2].reshape(-1), state.long.shrinkage[:4]]),
+    )
+    weights = jax.nn.softmax(scores[0])
+    assert int(state.long.valid.sum()) == 4 and got.shape == (3, 3, 4)
+    np.testing.assert_allclose(got[:2].reshape(-1), weights[:24], atol=1e-5)
+    np.testing.assert_allclose(got.sum(), 1 - weights[24:].sum(), atol=1e-5)
+    names = [name for name, _ in entry_names(rule.contents(state), [0, 5, 10])]
+    assert names == ["frame 0", "frame 10"]
+
+
+def test_xmem_says_what_it_holds():
+    """Numbers of the stores, usage of what was read, as a view gives them."""
+    rule, state, query = state_of("xmem", 2, enable_long_term=False)
+    _, state = rule.read(state, query)
+    moment = Moment(None, state, query, 0, 0, jnp.ones((3, 4), bool), (0, 1, 2))
+    views = rule.views()
+    assert views["stores"].at(moment).values == {"working": 36.0}
+    usage = views["usage"].at(moment)
+    assert usage.values["working"].shape == (36,)
+    np.testing.assert_allclose(usage.values["working"].sum(), 12, rtol=1e-5)  # queries
+    assert {name: view.kind for name, view in views.items()} == {
+        "stores": Numbers,
+        "usage": Distribution,
+    }
+
+
+def test_pictures_of_views():
+    geometry = Geometry.of((32, 48), None)
+    frame = np.zeros((32, 48, 3), np.uint8)
+    tiles = {0: fit(frame, 48), 3: fit(frame, 48)}
+    places = jnp.asarray([[[4.0, 4.0], [20.0, 40.0]]])
+    arrows = Arrows(places, places + 8, jnp.asarray([[1.0, 0.0]]), (3,), ("frame 3",))
+    drawn = arrow_sheet(frame, arrows, tiles, geometry, width=48)
+    yellow = drawn[..., 0].astype(int) - drawn[..., 2] > 60
+    assert drawn.shape[1] == 48 and yellow[:, :24].any()
+    assert not yellow[:, 30:].any()  # the arrow of weight 0
+    heat = Heat(jnp.zeros((2, 2, 3)).at[0, 0, 0].set(0.5), (0, 3), ("a", "b"))
+    sheet = heat_sheet(frame, "query", heat, tiles, geometry, width=48)
+    assert sheet.shape[1] == 3 * 48 + 2 * 5
+    mask = np.zeros((32, 48), np.uint8)
+    assert mask_rows([frame], [7], {"coarse": [mask], "refined": [mask]}, width=48).ndim == 3
+    lines = number_lines({1: Numbers({"a": 1.0}, "x"), 2: Numbers({"a": 2.0, "b": 1.0}, "x")})
+    assert len(lines.axes[0].lines) == 2
+    some = Distribution({"a": jnp.asarray([0.0, 0.1, 0.2]), "b": jnp.zeros(0)}, "x")
+    assert len(histograms({3: some, 9: some}).axes) == 2
 
 
 def test_entries_are_called_by_their_frames():
