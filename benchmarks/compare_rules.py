@@ -26,7 +26,7 @@ from rdejax.files import read_json, write_json
 from rdejax.train.validate import validation_sequences
 from rdejax.visualize.charts import chart_style, new_figure, save_figure
 
-RULES = ("rde", "swem", "bank", "xmem", "average", "merge", "replace")
+RULES = ("rde", "swem", "bank", "tmrn", "xmem", "average", "merge", "replace")
 NEVER = 1_000_000
 
 

@@ -56,6 +56,7 @@ class Arguments:
         "xmem",
         "xmem,enable_long_term=False",
         "bank",
+        "tmrn",
     )
     """Rules, each with settings of its own behind it: NAME[,SETTING=VALUE ...]."""
     frames: int = 1000

@@ -259,11 +259,11 @@ def main() -> None:
     """Runs the tables and keeps each line as soon as it is there."""
     args = tyro.cli(Arguments)
     with cli_errors():
-        result = read_json(args.output) or {}
         settings = dataclasses.asdict(args) | {"root": args.root and args.root.name}
         settings |= {"output": args.output.name}
 
         def keep(table: str, rows: list[dict[str, Any]]) -> None:
+            result = read_json(args.output) or {}  # another run may have left other tables
             result[table] = {"machine": machine(), "arguments": settings, "rows": rows}
             write_json(args.output, result)
 
@@ -279,7 +279,7 @@ def main() -> None:
         if "cost" in args.tables:
             keep("cost", cost_rows())
         for name in args.tables:
-            print_table(name, result[name]["rows"])
+            print_table(name, (read_json(args.output) or {})[name]["rows"])
 
 
 if __name__ == "__main__":
