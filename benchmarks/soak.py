@@ -1,17 +1,19 @@
 """Random kills: each run is killed somewhere, given the same command again, and compared.
 
 python benchmarks/soak.py                               # 200 kills of infer.py, 30 of train.py
-python benchmarks/soak.py --inference 4 --training 1    # a look at whether it works
+python benchmarks/soak.py --inference 6 --training 0    # a look at whether it works
 
-A single video and a small data set are segmented by `infer.py` with the bundled rde-lite;
-`train.py` trains it for some steps on synthetic images. Each trial starts anew, ends the whole
-process group with SIGKILL after a random share of the time that an unbroken run takes, and runs the
-same command (train.py: with --resume) to its end. Every mask, or every weight, must be the unbroken
-run's, bit for bit, and nothing of the killed run may lie in the folder. Runs on the CPU, where
-results repeat exactly. Writes benchmarks/results/soak.json.
+A single video and a small data set are segmented by `infer.py` with the bundled rde-lite; a third
+of the trials saves the state of the stream after every chunk, as long videos do now and then.
+`train.py` trains with a worker process on synthetic images. Each trial starts anew and ends the
+process with SIGKILL: every other time after a random share of the time that an unbroken run takes,
+and otherwise a random while after the first file of the run is there. Then the same command
+(train.py: with --resume) runs to its end. Every mask, or every weight, must be the unbroken run's,
+bit for bit; nothing of the killed run may lie in the folder, and no process or shared memory of it
+be left. Runs on the CPU, where results repeat exactly. Writes benchmarks/results/soak.json, in
+which the rows of an earlier run stay where this one has none.
 """
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -31,6 +33,7 @@ from rich.progress import track
 
 from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError
+from rdejax.files import read_json
 from rdejax.io.masks import write_mask
 from rdejax.models.weights import read_weights
 
@@ -44,10 +47,10 @@ class Arguments:
     """How much is killed."""
 
     inference: int = 200
-    """Kills of infer.py, half of them over a data set."""
+    """Kills of infer.py, a third of them over a data set."""
     training: int = 30
     """Kills of train.py."""
-    frames: int = 40
+    frames: int = 12
     """Frames of a video."""
     seed: int = 0
     """Of the moments."""
@@ -86,43 +89,89 @@ def read_trained(output: Path) -> dict[str, np.ndarray]:
     return read_weights(output / "weights.safetensors")[0]
 
 
+# infer.py as it is, but for the half minute between two saves of the stream's state.
+SAVES_ALWAYS = """
+import functools, sys
+from rdejax.infer import run
+run.segment_to_folder = functools.partial(run.segment_to_folder, checkpoint_seconds=0)
+from rdejax.infer.__main__ import main
+main()
+"""
+
+
 def trials(folder: Path) -> tuple[list[Trial], Trial]:
     data, out = folder / "data", folder / "out"
-    infer = [
-        sys.executable,
-        str(ROOT / "infer.py"),
-        "--output",
-        str(out),
-        "--quiet",
-        "--chunk",
-        "5",
-    ]
+    shared = ["--output", str(out), "--quiet", "--chunk", "3"]
     mask = data / "Annotations" / "first" / "00000.png"
-    video = [*infer, str(data / "JPEGImages" / "first"), "--mask", str(mask)]
-    several = [*infer, "--dataset", "folder", "--root", str(data)]
+    video = [*shared, str(data / "JPEGImages" / "first"), "--mask", str(mask)]
+    several = [*shared, "--dataset", "folder", "--root", str(data)]
+    infer = [sys.executable, str(ROOT / "infer.py")]
+    commands = {
+        "a video": [*infer, *video],
+        "a video, saved always": [sys.executable, "-c", SAVES_ALWAYS, *video],
+        "a data set": [*infer, *several],
+    }
     train = [sys.executable, str(ROOT / "train.py"), str(ROOT / "configs" / "rde_lite_smoke.py")]
-    train += ["--workdir", str(out), "--steps", "12", "--save-every", "2"]
+    train += ["--workdir", str(out), "--steps", "12", "--save-every", "2", "--workers", "1"]
     return [
-        Trial("infer.py, a video", video, video, out, read_masks),
-        Trial("infer.py, a data set", several, several, out, read_masks),
-    ], Trial("train.py", train, [*train, "--resume"], out, read_trained)
+        Trial(f"infer.py, {name}", command, command, out, read_masks)
+        for name, command in commands.items()
+    ], Trial("train.py, a worker", train, [*train, "--resume"], out, read_trained)
 
 
-def run(command: list[str], kill_after: float | None = None) -> bool:
-    """Runs a command to its end, or kills it and all that it started; whether it was killed."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        _, error = process.communicate(timeout=kill_after)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
+def run(command: list[str], kill_after: Callable[[], bool] = lambda: False) -> bool:
+    """Runs a command to its end, or kills it once it is time; whether it was killed.
+
+    Raises:
+      RdejaxError: it fails by itself, or leaves processes behind.
+    """
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told, process_group=0)
+        while process.poll() is None and not kill_after():
+            time.sleep(0.01)
+        killed = process.poll() is None
+        process.kill()
+        code = process.wait()
+        if not ends_alone(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return True
-    if process.returncode:
-        raise RdejaxError(f"{' '.join(command)}: ended with {process.returncode}: {error.decode()}")
+            raise RdejaxError(f"{' '.join(command)}: left processes behind")
+        if code and not killed:
+            told.seek(0)
+            text = told.read().decode(errors="replace")
+            raise RdejaxError(f"{' '.join(command)}: ended with {code}: {text}")
+    return killed
+
+
+def ends_alone(group: int, seconds: float = 15.0) -> bool:
+    """Whether every process of a group ends within this time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
     return False
+
+
+def moments(
+    output: Path, seconds: float, rng: np.random.Generator, *, written: bool
+) -> Callable[[], bool]:
+    """Tells when to kill: a random while after the start, or after something is in `output`."""
+    begun = time.monotonic()
+    wait, after = float(rng.uniform(0, seconds)), float(rng.uniform(0, seconds / 4))
+
+    def now() -> bool:
+        nonlocal begun, written, wait
+        if written and output.is_dir() and any(output.iterdir()):
+            begun, wait, written = time.monotonic(), after, False
+        return not written and time.monotonic() - begun >= wait
+
+    return now
+
+
+def shared_memory() -> int:
+    return len(list(Path("/dev/shm").iterdir())) if Path("/dev/shm").is_dir() else 0
 
 
 def soak(trial: Trial, kills: int, rng: np.random.Generator) -> dict[str, object]:
@@ -134,16 +183,28 @@ def soak(trial: Trial, kills: int, rng: np.random.Generator) -> dict[str, object
     run(trial.command)
     seconds = time.perf_counter() - begun
     expected = trial.read(trial.output)
-    killed = wrong = left = 0
-    for _ in track(range(kills), description=trial.name):
+    killed = begun_writing = wrong = left = 0
+    before = shared_memory()
+    for number in track(range(kills), description=trial.name):
         shutil.rmtree(trial.output, ignore_errors=True)
-        killed += run(trial.command, kill_after=float(rng.uniform(0, seconds)))
+        due = moments(trial.output, seconds, rng, written=bool(number % 2))
+        killed += run(trial.command, due)
+        begun_writing += trial.output.is_dir() and any(trial.output.iterdir())
         run(trial.again)
         got = trial.read(trial.output)
         same = got.keys() == expected.keys()
         wrong += not (same and all(np.array_equal(got[name], expected[name]) for name in got))
         left += any(word in path.name for path in trial.output.rglob("*") for word in _LEFT)
-    return {"name": trial.name, "seconds": seconds, "killed": killed, "wrong": wrong, "left": left}
+    return {
+        "name": trial.name,
+        "trials": kills,
+        "seconds": round(seconds, 2),
+        "killed": killed,
+        "begun_writing": begun_writing,
+        "wrong": wrong,
+        "left": left,
+        "shared_memory_left": max(0, shared_memory() - before),
+    }
 
 
 def main(args: Arguments) -> None:
@@ -154,12 +215,17 @@ def main(args: Arguments) -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/cache")
         write_inputs(Path(folder), args.frames)
         inference, training = trials(Path(folder))
-        counts = [(trial, args.inference // len(inference)) for trial in inference]
-        rows = [soak(trial, kills, rng) for trial, kills in [*counts, (training, args.training)]]
-    write_results(RESULTS / "soak.json", {"machine": machine(), "rows": rows})
+        shares = [args.inference * (i + 1) // 3 - args.inference * i // 3 for i in range(3)]
+        counts = [*zip(inference, shares, strict=True), (training, args.training)]
+        rows = [soak(trial, kills, rng) for trial, kills in counts if kills]
+    file = RESULTS / "soak.json"
+    names = {row["name"] for row in rows}
+    earlier = (read_json(file) or {}).get("rows", [])
+    rows = [row for row in earlier if row["name"] not in names] + rows
+    write_results(file, {"machine": machine(), "rows": rows})
     for row in rows:
         print(row)
-    if any(row["wrong"] or row["left"] for row in rows):
+    if any(row["wrong"] or row["left"] or row["shared_memory_left"] for row in rows):
         raise RdejaxError("some results differ from the unbroken run's, or something was left")
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from rdejax.errors import RdejaxError
 
+_AGAIN = "run the same command again to continue"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What stands for None in settings: no top-k, no bound, the full size.
 _WORDS_FOR_NONE = ("all", "none")
@@ -40,7 +41,7 @@ def subcommand(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cli_errors(memory: str | None = None) -> Iterator[None]:
+def cli_errors(memory: str | None = None, again: str = _AGAIN) -> Iterator[None]:
     """Turns problems that a person can mend into one line on stderr and a non-zero exit.
 
     Exit codes: 2 `RdejaxError`; 1 a full disk, an unwritable file or, if `memory` is given, too
@@ -50,6 +51,7 @@ def cli_errors(memory: str | None = None) -> Iterator[None]:
     Args:
       memory: the mend for too little memory, such as "try a smaller --size"; None leaves those
         errors as they are.
+      again: how an interrupted run is continued.
     """
     _prepare_streams()
     try:
@@ -57,7 +59,7 @@ def cli_errors(memory: str | None = None) -> Iterator[None]:
     except RdejaxError as error:
         fail(str(error), 2)
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)
+        print(f"interrupted: {again}", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         # A second error while Python flushes would hide this one.
@@ -65,7 +67,7 @@ def cli_errors(memory: str | None = None) -> Iterator[None]:
         raise SystemExit(141) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        mend = "; free some space and run the same command again to continue"
+        mend = f"; free some space and {again}"
         fail(f"{where}{error.strerror or error}{mend if error.errno in _NO_SPACE else ''}", 1)
     except (MemoryError, RuntimeError) as error:
         # JAX raises its own subclass of RuntimeError and says it in the text.

@@ -5,9 +5,12 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rdejax.errors import RdejaxError
 
@@ -74,6 +77,53 @@ def read_json(path: str | Path) -> dict[str, Any] | None:
             f"{path}: not a JSON object; it is damaged or of another program, move it away"
         )
     return value
+
+
+def write_arrays(
+    path: str | Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]
+) -> None:
+    """Writes a safetensors file, atomically; the same content always gives the same bytes.
+
+    Args:
+      path: of the file.
+      arrays: by name.
+      about: the file's metadata.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    with atomic(path) as temporary:
+        temporary.touch()  # its errors are the system's own, and say what is wrong
+        mode = temporary.stat().st_mode
+        try:
+            save_file(
+                # `np.ascontiguousarray` would make vectors of numbers.
+                {name: np.asarray(array, order="C") for name, array in arrays.items()},
+                temporary,
+                dict(about),
+            )
+        except SafetensorError as error:
+            found = re.search(r"os error (\d+)", str(error))
+            number = int(found[1]) if found else errno.EIO
+            raise OSError(number, os.strerror(number), str(temporary)) from error
+        temporary.chmod(mode & 0o777)  # safetensors makes files that only their owner can read
+        _order_header(temporary)
+
+
+def _order_header(path: Path) -> None:
+    """Sorts a safetensors file's metadata, which the library writes in a random order."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        about = header.pop("__metadata__", {})
+        ordered = {"__metadata__": dict(sorted(about.items())), **header}
+        text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def _flush(path: Path) -> None:

@@ -77,11 +77,12 @@ def _body_config(state_dict: StateDict) -> dict[str, Any]:
 
 def _sam_settings(state_dict: StateDict) -> dict[str, Any]:
     pattern = re.compile(r"mem_compress\.\w+_encoder\.se_block\.(\d+)\.")
-    blocks = [int(match[1]) for name in state_dict if (match := pattern.match(name))]
+    # Counted, for a number in a name may be any.
+    blocks = {match[1] for name in state_dict if (match := pattern.match(name))}
     # Nothing of the compressor there: the published one is what is missing.
     has_sam = any(name.startswith("mem_compress.") for name in state_dict)
     aspp = any(re.match(r"mem_compress\.\w+_encoder\.conv1\.", name) for name in state_dict)
-    return {"repeat": max(blocks, default=-1) + 1, "aspp": aspp or not has_sam}
+    return {"repeat": len(blocks), "aspp": aspp or not has_sam}
 
 
 _FUSION: tuple[Rule, ...] = (

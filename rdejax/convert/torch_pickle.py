@@ -1,24 +1,25 @@
 """Reads what `torch.save` wrote, without PyTorch and without running any code of the file.
 
-A PyTorch file is a pickle beside raw arrays. Unpickling calls whatever the file names, so this
-reader knows a handful of names (ordered dictionaries, tensors, storages of plain numbers); every
-other one becomes an inert `Unknown`, which is never imported nor called. Tensors are read when they
-are asked for, so an optimiser's state costs nothing.
+A PyTorch file is a pickle beside raw arrays. The pickle is read by `pickle_values`, which knows
+plain values only; here a handful of names get a meaning (tensors, storages of plain numbers). What
+a file takes is bounded by its size: arrays lie in it uncompressed, each storage is read once, and
+tensors that overlap may repeat it a few times only. An optimiser's state is not read.
 """
 
 import contextlib
 import math
 import os
-import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from rdejax.errors import RdejaxError
+from rdejax.convert.pickle_values import UNKNOWN, Name, Refused, read_pickle
+from rdejax.errors import RdejaxError, shorten
+
+T = TypeVar("T")
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -38,42 +39,13 @@ _STORAGES = {
 }
 # Where training checkpoints keep the network's state dict.
 _WRAPPERS = ("network", "state_dict", "model_state_dict", "model", "net", "module")
+# How often tensors that share a storage (tied weights) may hold what is in the file once.
+_MOST_COPIES = 4
+# NumPy's own bound; PyTorch's networks have five at most.
+_MOST_AXES = 32
 
 
-class Unknown:
-    """Stands for an object this reader does not know; accepts whatever the pickle does to it."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        """Takes and forgets any arguments."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Unknown":
-        """Takes any arguments, as pickles build objects in several ways."""
-        del args, kwargs
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        """Forgets the state."""
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Forgets an entry (subclasses of dict)."""
-
-    def append(self, item: Any) -> None:
-        """Forgets an element (subclasses of list)."""
-
-    def extend(self, items: Any) -> None:
-        """Forgets elements."""
-
-
-class _Sealed:
-    """What a pickle may hold but not change."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("a pickle that changes how tensors are built")
-
-
-class Storage(_Sealed):
+class Storage:
     """A run of numbers in the file: type name (None: unknown), key, start and length."""
 
     __slots__ = ("dtype", "key", "start", "numel")
@@ -82,7 +54,7 @@ class Storage(_Sealed):
         self.dtype, self.key, self.start, self.numel = dtype, key, start, numel
 
 
-class Tensor(_Sealed):
+class Tensor:
     """A view of a storage: offset, sizes and strides, counted in elements."""
 
     __slots__ = ("storage", "offset", "size", "stride")
@@ -90,94 +62,95 @@ class Tensor(_Sealed):
     def __init__(self, storage: Storage, offset: int, size: tuple, stride: tuple):
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
-    def array(self, read: Callable[[Storage], np.ndarray]) -> np.ndarray:
-        """The values; halves and doubles become float32, integers stay.
+    @property
+    def count(self) -> int:
+        """Number of elements.
 
         Raises:
-          ValueError: the view does not lie within its storage, or its type is not known.
+          ValueError: the view is no possible one, does not lie within its storage, or its type is
+            not known.
         """
-        size, stride, offset = tuple(self.size), tuple(self.stride), self.offset
-        numbers = (offset, *size, *stride)
-        if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
+        if max(len(self.size), len(self.stride)) > _MOST_AXES:
+            raise ValueError("a tensor of too many axes")
+        numbers = (self.offset, *self.size, *self.stride)
+        possible = all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
+        if not possible or len(self.size) != len(self.stride):
             raise ValueError("a tensor of impossible shape")
-        count = math.prod(size)
-        end = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
-        if count and max(count, end) > self.storage.numel:
+        count = math.prod(self.size)
+        last = sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
+        if count and max(count, self.offset + last + 1) > self.storage.numel:
             raise ValueError("a tensor that reaches past its storage")
-        flat = read(self.storage)
+        _item_size(self.storage.dtype)
+        return count
+
+    def array(self, data: bytes | memoryview, order: str) -> np.ndarray:
+        """The values; halves and doubles become float32, integers stay.
+
+        Args:
+          data: what the file holds under the storage's key.
+          order: of bytes, "<" or ">".
+
+        Raises:
+          EOFError: the storage is longer than that.
+          ValueError: see `count`.
+        """
+        count, dtype = self.count, self.storage.dtype
+        kind = np.dtype(f"{order}u2" if dtype == _BFLOAT16 else f"{order}{dtype}")
+        begin = self.storage.start * kind.itemsize
+        if begin + self.storage.numel * kind.itemsize > len(data):
+            raise EOFError
         if not count:
-            return np.zeros(size, flat.dtype)
-        steps = tuple(s * flat.itemsize for s in stride)
-        view = np.lib.stride_tricks.as_strided(flat[offset:], size, steps, writeable=False)
-        return np.array(view, order="C")
+            return _widened(np.zeros(self.size, kind), dtype)
+        flat = np.frombuffer(data, kind, self.storage.numel, begin)[self.offset :]
+        steps = tuple(s * kind.itemsize for s in self.stride)
+        view = np.lib.stride_tricks.as_strided(flat, self.size, steps, writeable=False)
+        return _widened(np.array(view, order="C"), dtype)
 
 
-class _Builder(_Sealed):
-    """A function that a pickle may call."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., Any]):
-        self._call = call
-
-    def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
-
-
-def _rebuild_tensor(storage: Any, offset: int, size: tuple, stride: tuple, *rest: Any) -> Any:
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
     del rest  # requires_grad, hooks, metadata
-    return Tensor(storage, offset, size, stride) if isinstance(storage, Storage) else Unknown()
+    if not (isinstance(storage, Storage) and isinstance(size, tuple) and isinstance(stride, tuple)):
+        return UNKNOWN
+    return Tensor(storage, offset, size, stride)
 
 
-_BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *rest: data,
-    ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *rest: data,
-    ("torch", "Size"): lambda sizes=(): tuple(sizes),
-}
-_TYPES = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "dict"): dict,
-    ("builtins", "list"): list,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
-}
+def _build(name: Name, arguments: tuple) -> Any:
+    """What a call that a file asks for would give, as far as it matters here."""
+    known = f"{name.module}.{name.name}"
+    if known in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
+        return _rebuild_tensor(*arguments)
+    if known.startswith("torch._utils._rebuild_parameter"):
+        return arguments[0]
+    if known == "torch.Size":
+        sizes = arguments[0] if arguments else ()
+        return tuple(sizes) if isinstance(sizes, list | tuple) else UNKNOWN
+    return UNKNOWN
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickler that resolves names in its own tables and nowhere else."""
+class _Storages:
+    """The storages that a pickle tells of."""
 
-    def __init__(self, file: BinaryIO):
-        super().__init__(file, encoding="utf-8", errors="replace")
-        self.storages: dict[str, Storage] = {}
+    def __init__(self):
+        self.types: dict[str, str | None] = {}
 
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        """What stands for a name of the file; `Unknown` for all but a few."""
-        name = (module_name, global_name)
-        if name in _TYPES:
-            return _TYPES[name]
-        if name in _BUILDERS:
-            return _Builder(_BUILDERS[name])
-        # A class of its own, so that nothing the pickle does to it stays behind.
-        kind = _STORAGES.get(global_name) if module_name in ("torch", "torch.cuda") else None
-        return type("Unknown", (Unknown,), {"storage_type": kind})
-
-    def persistent_load(self, pid: Any) -> Any:
+    def __call__(self, pid: Any) -> Any:
         """The storage an id tells of: ("storage", type, key, device, length[, view])."""
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
-            return Unknown()
-        dtype = getattr(pid[1], "storage_type", None)
-        key, numel = str(pid[2]), pid[4]
-        if type(numel) is not int or numel < 0:
-            raise pickle.UnpicklingError("a storage of impossible length")
-        self.storages.setdefault(key, Storage(dtype, key, 0, numel))
-        if len(pid) > 5 and pid[5] is not None:
-            _, start, numel = pid[5]
-            if any(type(n) is not int or n < 0 for n in (start, numel)):
-                raise pickle.UnpicklingError("a storage view of impossible place")
-            return Storage(dtype, key, start, numel)
-        return Storage(dtype, key, 0, numel)
+            return UNKNOWN
+        kind, key, numel = pid[1], pid[2], pid[4]
+        if not isinstance(key, str | int) or type(numel) is not int or numel < 0:
+            raise Refused("a storage of impossible name or length")
+        known = isinstance(kind, Name) and kind.module in ("torch", "torch.cuda")
+        dtype = _STORAGES.get(kind.name) if known else None
+        self.types.setdefault(str(key), dtype)
+        if len(pid) == 5 or pid[5] is None:
+            return Storage(dtype, str(key), 0, numel)
+        view = pid[5]
+        if not (isinstance(view, tuple) and len(view) == 3) or any(
+            type(n) is not int or n < 0 for n in view[1:]
+        ):
+            raise Refused("a storage view of impossible place")
+        return Storage(dtype, str(key), view[1], view[2])
 
 
 class _ZipFile:
@@ -192,59 +165,61 @@ class _ZipFile:
         self.prefix = pickles[0].removesuffix("data.pkl")
         if f"{self.prefix}constants.pkl" in names:
             raise _NotACheckpoint("a TorchScript archive")
+        self._check(os.fstat(file.fileno()).st_size)
         order = f"{self.prefix}byteorder"
         self.order = ">" if order in names and self.archive.read(order) == b"big" else "<"
-        with self.archive.open(pickles[0]) as data:
-            self.root = _Unpickler(data).load()  # type: ignore[arg-type]
+        data = self.archive.read(pickles[0])
+        self.root, _ = read_pickle(data, build=_build, persistent=_Storages())
 
-    def read(self, storage: Storage) -> np.ndarray:
-        """The elements of a storage."""
-        data = self.archive.read(f"{self.prefix}data/{storage.key}")
-        return _numbers(data, storage, self.order)
+    def _check(self, size: int) -> None:
+        """Refuses members that unpack to more than the file holds."""
+        members = self.archive.infolist()
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                raise Refused(f"{member.filename[:80]!r} is compressed, as torch.save does not do")
+        if sum(member.file_size for member in members) > size:
+            raise Refused("members that are longer than the file")
+
+    def read(self, key: str) -> bytes:
+        """What is stored under a key."""
+        return self.archive.read(f"{self.prefix}data/{key}")
 
 
 class _LegacyFile:
     """The format before: five pickles, then each storage as a length and raw numbers."""
 
     def __init__(self, file: BinaryIO):
-        self.file = file
-        _Unpickler(file).load()  # the magic number
-        if _Unpickler(file).load() != _LEGACY_PROTOCOL:
+        storages = _Storages()
+        data, position = file.read(), 0
+        self.data = memoryview(data)
+        values = []
+        for _ in range(5):  # magic number, protocol, system, the checkpoint, keys of storages
+            value, position = read_pickle(data, build=_build, persistent=storages, start=position)
+            values.append(value)
+        _, protocol, system, self.root, keys = values
+        if protocol != _LEGACY_PROTOCOL:
             raise _NotACheckpoint("a PyTorch file of another protocol")
-        system = _Unpickler(file).load()
+        if not isinstance(system, dict) or not isinstance(keys, list):
+            raise Refused("a PyTorch file without its system or storages")
         self.order = "<" if system.get("little_endian", True) else ">"
-        unpickler = _Unpickler(file)
-        self.root = unpickler.load()
-        self.places: dict[str, int] = {}
-        end = os.fstat(file.fileno()).st_size
-        for key in _Unpickler(file).load():
-            known = unpickler.storages.get(str(key))
-            if known is None or known.dtype is None:
-                raise ValueError("a storage of unknown type")
-            numel = int.from_bytes(_exactly(file, 8), "little")
-            self.places[str(key)] = file.tell()
-            after = file.tell() + numel * _item_size(known.dtype)
-            if after > end:
+        self.places: dict[str, tuple[int, int]] = {}
+        for key in keys:
+            dtype = storages.types.get(key) if isinstance(key, str) else None
+            begin = position + 8
+            length = int.from_bytes(data[position:begin], "little") * _item_size(dtype)
+            position = begin + length
+            if position > len(data):
                 raise EOFError
-            file.seek(after)
+            self.places[key] = begin, length
 
-    def read(self, storage: Storage) -> np.ndarray:
-        """The elements of a storage."""
-        size = _item_size(storage.dtype)
-        self.file.seek(self.places[storage.key] + storage.start * size)
-        data = _exactly(self.file, storage.numel * size)
-        return _numbers(data, Storage(storage.dtype, storage.key, 0, storage.numel), self.order)
+    def read(self, key: str) -> memoryview:
+        """What is stored under a key."""
+        begin, length = self.places[key]
+        return self.data[begin : begin + length]
 
 
 class _NotACheckpoint(Exception):
     """The file is of another kind; says which."""
-
-
-def _exactly(file: BinaryIO, count: int) -> bytes:
-    data = file.read(count)
-    if len(data) != count:
-        raise EOFError
-    return data
 
 
 def _item_size(dtype: str | None) -> int:
@@ -253,20 +228,14 @@ def _item_size(dtype: str | None) -> int:
     return 2 if dtype == _BFLOAT16 else np.dtype(dtype).itemsize
 
 
-def _numbers(data: bytes, storage: Storage, order: str) -> np.ndarray:
-    size = _item_size(storage.dtype)
-    data = data[storage.start * size : (storage.start + storage.numel) * size]
-    if len(data) != storage.numel * size:
-        raise EOFError
-    if storage.dtype == _BFLOAT16:
+def _widened(array: np.ndarray, dtype: str | None) -> np.ndarray:
+    if dtype == _BFLOAT16:
         # A bfloat16 is the upper half of a float32.
-        upper = np.frombuffer(data, f"{order}u2").astype(np.uint32)
-        return (upper << 16).view(np.float32)
-    array = np.frombuffer(data, f"{order}{storage.dtype}")
+        return (array.astype(np.uint32) << 16).view(np.float32)
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # becomes infinite, which is reported by name later
             return array.astype(np.float32)
-    return array.astype(np.dtype(storage.dtype))
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 @contextlib.contextmanager
@@ -286,10 +255,12 @@ def _plain_errors(path: Path) -> Iterator[None]:
         raise RdejaxError(f"{path}: the file ends too early; {again}") from None
     except zipfile.BadZipFile as error:
         raise RdejaxError(f"{path}: a damaged zip archive ({error}); {again}") from None
-    except Exception as error:  # a pickle of unknown origin can raise anything
+    except Exception as error:  # a file of unknown origin can raise anything
+        text = (str(error).splitlines() or [""])[0][:200]
+        what = text if isinstance(error, Refused) else f"{type(error).__name__}: {text}"
         raise RdejaxError(
-            f"{path}: a damaged or unsupported checkpoint ({type(error).__name__}: {error}); "
-            "give a file that torch.save wrote from a state dict"
+            f"{path}: a damaged or unsupported checkpoint ({what}); give a file that torch.save "
+            "wrote from a state dict"
         ) from None
 
 
@@ -335,42 +306,71 @@ def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         foreign = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
         if foreign:
             raise RdejaxError(
-                f"{path}: {', '.join(map(str, foreign[:5]))} in the state dict is no plain tensor; "
-                "save the network's state dict on its own"
+                f"{path}: {shorten(foreign)[:200]} in the state dict is no plain tensor; save the "
+                "network's state dict on its own"
             )
-        arrays = {name: _read(name, value, reader) for name, value in tensors.items()}
+        arrays = _read_all(tensors, reader, os.fstat(file.fileno()).st_size)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise RdejaxError(
-                f"{path}: parameter {name} holds NaN or infinity; take an earlier checkpoint"
+                f"{path}: parameter {name[:200]} holds NaN or infinity; take an earlier checkpoint"
             )
     return _without_prefix(arrays)
 
 
-def _read(name: str, tensor: Tensor, reader: _ZipFile | _LegacyFile) -> np.ndarray:
+def _read_all(
+    tensors: dict[str, Tensor], reader: _ZipFile | _LegacyFile, size: int
+) -> dict[str, np.ndarray]:
+    """The tensors' values by name, in order; each storage is read once."""
+    by_key: dict[str, list[str]] = {}
+    total = 0
+    for name, tensor in tensors.items():
+        total += _named(name, lambda tensor=tensor: tensor.count) * _item_size(tensor.storage.dtype)
+        by_key.setdefault(tensor.storage.key, []).append(name)
+    if total > _MOST_COPIES * size:
+        raise Refused(f"tensors of {total} bytes in a file of {size}")
+    arrays: dict[str, np.ndarray] = {}
+    for key, names in by_key.items():
+        data = _named(names[0], lambda key=key: reader.read(key))
+        for name in names:
+            tensor = tensors[name]
+            arrays[name] = _named(name, lambda t=tensor, d=data: t.array(d, reader.order))
+    return {name: arrays[name] for name in tensors}
+
+
+def _named(name: str, call: Callable[[], T]) -> T:
     try:
-        return tensor.array(reader.read)
+        return call()
     except (ValueError, KeyError) as error:
-        raise ValueError(f"parameter {name} is {error}") from error
+        raise ValueError(f"parameter {name[:80]} is {error}") from error
 
 
-def _find_state_dict(root: Any) -> dict[str, Any] | None:
-    if not isinstance(root, dict) or not all(isinstance(key, str) for key in root):
+def _find_state_dict(root: Any, seen: set[int] | None = None, deep: int = 8) -> Any:
+    """The state dict in a checkpoint, or None: of what wrappers hold, or else the root itself."""
+    seen = set() if seen is None else seen
+    if not deep or not isinstance(root, dict) or id(root) in seen:
+        return None
+    seen.add(id(root))
+    if not all(isinstance(key, str) for key in root):
         return None
     for key in _WRAPPERS:
-        if key in root and (found := _find_state_dict(root[key])) is not None:
+        found = _find_state_dict(root.get(key), seen, deep - 1)
+        if found is not None:
             return found
     has_tensors = any(isinstance(value, Tensor) for value in root.values())
     return dict(root) if has_tensors else None
 
 
 def _without_prefix(arrays: dict[str, np.ndarray], prefix: str = "module.") -> dict:
-    while arrays and all(name.startswith(prefix) for name in arrays):
-        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    for _ in range(3):  # of wrappers in wrappers
+        if arrays and all(name.startswith(prefix) for name in arrays):
+            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     return arrays
 
 
 def _describe(root: Any) -> str:
     if isinstance(root, dict):
-        return "a dictionary of " + (", ".join(repr(k) for k in list(root)[:8]) or "nothing")
-    return "a pickled object" if isinstance(root, Unknown) else f"a {type(root).__name__}"
+        names = ", ".join(repr(key)[:40] for key in list(root)[:8] if isinstance(key, str))
+        return f"a dictionary of {names or 'no names'}"
+    plain = root is None or type(root) in (bool, int, float, str, bytes, list, tuple, Tensor)
+    return f"a {type(root).__name__}" if plain else "a pickled object"

@@ -20,6 +20,7 @@ from rdejax.data.sources.images import StaticImages
 from rdejax.data.sources.spec import Source, open_source
 from rdejax.data.sources.videos import VideoSource
 from rdejax.data.synthetic.procedural import ProceduralImages
+from rdejax.data.workers import end_with_parent, told
 from rdejax.errors import RdejaxError
 
 _log = logging.getLogger(__name__)
@@ -300,7 +301,8 @@ def clip_loader(
       Iterator of batches, with one leading axis.
 
     Raises:
-      RdejaxError: no source given, one without data, or a number out of range.
+      RdejaxError: no source given, one without data, or a number out of range; from the iterator
+        `rdejax.data.workers.WorkerLost`, too.
     """
     _check(specs, weights, shard, batch_size=batch_size, threads=threads, steps=steps)
     if min(workers, seed, start_step) < 0:
@@ -329,7 +331,7 @@ def _batches(maker: ClipMaker, threads: int, workers: int) -> Iterator[Clip]:
     if workers:
         _parse_absl_flags()
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-        dataset = dataset.mp_prefetch(processes)
+        return told(dataset.mp_prefetch(processes, worker_init_fn=end_with_parent))
     return iter(dataset)
 
 

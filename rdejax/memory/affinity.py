@@ -50,11 +50,8 @@ def similarity(
     Raises:
       RdejaxError: unknown name.
     """
-    if name not in SIMILARITIES:
-        raise RdejaxError(
-            f"similarity {name!r} is unknown; choose one of {', '.join(SIMILARITIES)}"
-        )
-    return SIMILARITIES[name](query.astype(jnp.float32), key.astype(jnp.float32))
+    compare = SIMILARITIES[checked_similarity(name)]
+    return compare(query.astype(jnp.float32), key.astype(jnp.float32))
 
 
 def anisotropic_l2(
@@ -135,6 +132,19 @@ def top_k_weights(
     weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
     rows = jnp.arange(affinity.shape[0])[:, None]
     return jnp.zeros_like(affinity).at[rows, index].set(weights, unique_indices=True)
+
+
+def checked_similarity(name: str) -> str:
+    """The setting `similarity` of a rule, checked when the rule is made.
+
+    Raises:
+      RdejaxError: none that is known.
+    """
+    if name not in SIMILARITIES:
+        raise RdejaxError(
+            f"similarity {name!r} is unknown; choose one of {', '.join(SIMILARITIES)}"
+        )
+    return name
 
 
 def checked_top_k(top_k: int | None) -> int | None:

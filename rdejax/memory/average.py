@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array
 
-from rdejax.memory.affinity import checked_top_k
+from rdejax.memory.affinity import checked_similarity, checked_top_k
 from rdejax.memory.ema_family import (
     FrameState,
     frame_entries,
@@ -62,7 +62,7 @@ class AverageMemory(MemoryRule):
         self.decay = number_between("decay", decay, 0.0, 1.0, "a number from 0 to 1")
         self.first = first
         self.top_k = checked_top_k(top_k)
-        self.similarity = similarity
+        self.similarity = checked_similarity(similarity)
 
     def init(self, key: Array, value: Array, masks: Masks) -> FrameState:
         """The average is the first frame."""

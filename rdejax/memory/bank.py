@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.affinity import checked_top_k, read_out
+from rdejax.memory.affinity import checked_similarity, checked_top_k, read_out
 from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
 
@@ -52,7 +52,7 @@ class BankMemory(MemoryRule):
       rngs: unused, nothing is learned.
 
     Raises:
-      RdejaxError: `top_k` or `keep_every` below 1.
+      RdejaxError: an unknown `similarity`; or `top_k`, `max_frames` or `keep_every` below 1.
     """
 
     trained_with = {"top_k": None, "buckets": False}
@@ -74,8 +74,10 @@ class BankMemory(MemoryRule):
             raise RdejaxError(
                 f"keep_every={keep_every}: give 1 (each memorised frame stays) or more"
             )
+        if max_frames is not None and max_frames < 1:
+            raise RdejaxError(f"max_frames={max_frames}: give 1 or more, or None for no bound")
         self.top_k = checked_top_k(top_k)
-        self.similarity = similarity
+        self.similarity = checked_similarity(similarity)
         self.max_frames = max_frames
         self.keep_every = keep_every
         self.buckets = True  # clips all have one length, so training needs none

@@ -38,7 +38,7 @@ def number_between(name: str, value: Any, low: float, high: float, hint: str) ->
     if isinstance(value, Tracer):
         return value
     try:
-        number = float(value)
+        number = float("text" if isinstance(value, bool) else value)
     except (TypeError, ValueError):
         raise RdejaxError(f"{name}={value!r} is not a number; give {hint}") from None
     if not low <= number <= high:

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.affinity import checked_top_k, read_out
+from rdejax.memory.affinity import checked_similarity, checked_top_k, read_out
 from rdejax.memory.ema_family import closest, cosine_setting, move_towards, number_between
 from rdejax.memory.protocol import Masks, MemoryRule
 from rdejax.memory.registry import register
@@ -156,7 +156,7 @@ class MergeMemory(MemoryRule):
         self.decay = number_between("decay", decay, 0.0, 1.0, "a number from 0 to 1")
         self.first = first
         self.top_k = checked_top_k(top_k)
-        self.similarity = similarity
+        self.similarity = checked_similarity(similarity)
 
     def init(self, key: Array, value: Array, masks: Masks) -> MergeState:
         """The first frame's positions, and free places."""

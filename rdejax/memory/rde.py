@@ -8,12 +8,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.affinity import checked_top_k, read_out
+from rdejax.memory.affinity import checked_similarity, checked_top_k, read_out
 from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
 from rdejax.nn.sam import MemoryCompressor
 
 ENTRIES = ("RDE", "L", "F")
+# Of a SAM; the ablation has at most a few.
+_MOST_BLOCKS = 64
 
 
 def parse_strategy(strategy: str) -> dict[str, int]:
@@ -74,7 +76,8 @@ class RDEMemory(MemoryRule):
       rngs: for the SAMs' initial weights.
 
     Raises:
-      RdejaxError: a strategy that is not understood, or top_k below 1.
+      RdejaxError: a strategy or similarity that is not known, top_k below 1, or repeat outside
+        [0, 64].
     """
 
     trained_with = {"top_k": None}
@@ -95,8 +98,10 @@ class RDEMemory(MemoryRule):
         counts = parse_strategy(strategy)
         self.entries = tuple(name for name in ENTRIES if name in counts)
         self.copies = tuple(counts[name] for name in self.entries)
+        if not 0 <= repeat <= _MOST_BLOCKS:
+            raise RdejaxError(f"repeat={repeat}: give a number of blocks from 0 to {_MOST_BLOCKS}")
         self.top_k = checked_top_k(top_k)
-        self.similarity = similarity
+        self.similarity = checked_similarity(similarity)
         compressors = [
             MemoryCompressor(channels, repeat=repeat, aspp=aspp, rngs=rngs)
             for channels in (key_channels, value_channels)

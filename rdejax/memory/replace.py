@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from rdejax.memory.affinity import checked_top_k
+from rdejax.memory.affinity import checked_similarity, checked_top_k
 from rdejax.memory.ema_family import (
     FrameState,
     closest,
@@ -91,7 +91,7 @@ class ReplaceMemory(MemoryRule):
         self.trigger = cosine_setting("trigger", trigger)
         self.first = first
         self.top_k = checked_top_k(top_k)
-        self.similarity = similarity
+        self.similarity = checked_similarity(similarity)
 
     def init(self, key: Array, value: Array, masks: Masks) -> FrameState:
         """The positions are the first frame's."""

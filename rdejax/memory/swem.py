@@ -97,7 +97,7 @@ class SWEMMemory(MemoryRule):
                 raise RdejaxError(f"{name}={number}: give 1 or more")
         if top_l > bases:
             raise RdejaxError(f"top_l={top_l} is more than bases={bases}: give at most that")
-        if isinstance(tau, int | float) and tau <= 0:
+        if isinstance(tau, int | float) and not 0 < tau < float("inf"):
             raise RdejaxError(f"tau={tau}: give a positive temperature")
         self.key_channels = key_channels
         self.bases = bases

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from rdejax.errors import RdejaxError
-from rdejax.files import atomic
+from rdejax.files import write_arrays
 from rdejax.memory.registry import require_asked
 from rdejax.models.protocol import System
 from rdejax.models.registry import find_system, fresh_rule, names, outline
@@ -208,12 +207,7 @@ def save_weights(
         "extra": json.dumps(extra),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        # `np.ascontiguousarray` would make vectors of numbers.
-        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, temporary, metadata)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
+    write_arrays(path, arrays, metadata)
 
 
 def read_model(path: str | os.PathLike) -> StoredModel:

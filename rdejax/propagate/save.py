@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from rdejax.errors import RdejaxError
-from rdejax.files import atomic
+from rdejax.files import write_arrays
 
 
 def save_state(path: str | os.PathLike, state: Any, about: Mapping[str, Any]) -> None:
@@ -27,14 +26,8 @@ def save_state(path: str | os.PathLike, state: Any, about: Mapping[str, Any]) ->
     Raises:
       OSError: the file cannot be written.
     """
-    path = Path(path)
-    arrays = {name: np.ascontiguousarray(_data(leaf)) for name, leaf in _by_name(state).items()}
-    with atomic(path) as temporary:
-        temporary.touch()  # its errors are the system's own, and say what is wrong
-        try:
-            save_file(arrays, temporary, {"stream": json.dumps(about)})
-        except SafetensorError as error:
-            raise OSError(f"{path}: cannot be written ({error})") from error
+    arrays = {name: np.asarray(_data(leaf)) for name, leaf in _by_name(state).items()}
+    write_arrays(Path(path), arrays, {"stream": json.dumps(about)})
 
 
 def read_state(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

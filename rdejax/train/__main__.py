@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     with cli_errors(
         memory="give a smaller batch, raise scale.accumulate, or set scale.remat, scale.fsdp or "
-        "scale.precision bfloat16"
+        "scale.precision bfloat16",
+        again="run the same command with --resume to continue",
     ):
         if not argv or argv[0].startswith("-"):
             print(_HELP.format(program=program(), recipes=describe_recipes()), flush=True)

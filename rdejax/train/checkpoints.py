@@ -7,7 +7,12 @@ The same holds for the random numbers of augmentation on the device. Checksums o
 the record, for Orbax does not notice every changed byte.
 """
 
+import contextlib
+import errno
 import logging
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +44,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 1, *, read_only: bool = False):
         self.folder = folder
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # A full disk fails dozens of writes, each with a traceback of its own; one error is raised.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         last = checkpoint_managers.LatestN(keep)
         best = checkpoint_managers.BestN(
             get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
@@ -62,7 +69,26 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: object, value: object, trace: object) -> None:
-        self._manager.close()
+        if kind is None:
+            with self._plain_errors():
+                self._manager.close()
+        else:
+            # What is being written may fail for the reason that has been told.
+            with contextlib.suppress(Exception):
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        """What the system refuses to write becomes an OSError; Orbax has many kinds for it."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            number = _system_error(error)
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number), str(self.folder)) from error
 
     @property
     def latest(self) -> int | None:
@@ -94,16 +120,18 @@ class Checkpoints:
           state: pytree of arrays; every process of the run calls this with its part.
           record: JSON values.
           score: validation J&F in [0, 1], if these parameters were validated.
+
+        Raises:
+          OSError: this one or the one before cannot be written, as on a full disk; so do `wait` and
+            the end of the block.
         """
         record = {**record, CHECKSUMS: checksums(state)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record)
-            ),
-            metrics=None if score is None else {_SCORE: score},
-            force=True,
+        args = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record)
         )
+        metrics = None if score is None else {_SCORE: score}
+        with self._plain_errors():
+            self._manager.save(step, args=args, metrics=metrics, force=True)
         if score is not None:
             self._scores[step] = score
 
@@ -145,7 +173,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until everything is on the disk."""
-        self._manager.wait_until_finished()
+        with self._plain_errors():
+            self._manager.wait_until_finished()
 
     def _restore(self, step: int, **args: Any) -> Any:
         try:
@@ -170,6 +199,15 @@ def abstract(state: Any, shardings: Any) -> Any:
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
     )
+
+
+def _system_error(error: BaseException) -> int | None:
+    """The system's number of an error, where the text of what Orbax raised tells of one."""
+    text = repr(error)
+    found = re.search(r"os_error_code='(\d+)'|\[Errno (\d+)\]|OSError\((\d+),", text)
+    if found:
+        return int(next(group for group in found.groups() if group))
+    return errno.ENOSPC if os.strerror(errno.ENOSPC) in text else None
 
 
 def _score(metrics: dict[str, float]) -> float:

@@ -15,6 +15,7 @@ from rdejax.cli import note
 from rdejax.data.batch import Clip
 from rdejax.data.loader import clip_loader
 from rdejax.data.sources.spec import Source, open_source
+from rdejax.data.workers import WorkerLost
 from rdejax.errors import RdejaxError
 from rdejax.folders import locked
 from rdejax.io.datasets import VideoSequence
@@ -190,7 +191,7 @@ class _Run:
         begun = time.perf_counter()
         for done in range(first + 1, config.steps + 1):
             with self.clock.waiting():
-                batch = self._next(batches)
+                batch = self._next(batches, done, state, first)
             if batch is None:
                 self._stop(done - 1, state)
             state, metrics = step(state, put_batch(batch, self.mesh))
@@ -223,13 +224,20 @@ class _Run:
         if jax.process_index() == 0:
             save_weights(path, model, step=step, **extra)
 
-    def _next(self, batches: Batches) -> Clip | None:
-        """The next batch; None where a signal has ended the processes that make them."""
+    def _next(self, batches: Batches, done: int, state: TrainState, first: int) -> Clip | None:
+        """The batch of step `done`; None where a signal has ended the processes that make them.
+
+        Raises:
+          WorkerLost: something else has; what was done up to here is saved.
+        """
+        alone = jax.process_count() == 1
         try:
             return next(batches)
-        except Exception:
-            if self.stop.asked and jax.process_count() == 1:
+        except Exception as error:
+            if self.stop.asked and alone:
                 return None
+            if isinstance(error, WorkerLost) and alone and done - 1 > first:
+                self._keep_all(done - 1, state)
             raise
 
     def _report(self, done: int, state: TrainState, batch: Clip) -> None:
@@ -315,9 +323,13 @@ class _Run:
         Raises:
           Stopped: always.
         """
+        self._keep_all(done, state)
+        self.monitor.say(f"stopped by a signal; step {done} is saved, --resume continues")
+        raise Stopped(self.stop.status)
+
+    def _keep_all(self, done: int, state: TrainState) -> None:
+        """Saves what is not saved yet, and waits until it is on the disk."""
         self._check(done, state)
         if self.checkpoints.latest != done:
             self._save(done, state, None)
         self.checkpoints.wait()
-        self.monitor.say(f"stopped by a signal; step {done} is saved, --resume continues")
-        raise Stopped(self.stop.status)

@@ -1,5 +1,6 @@
 """Where a run tells how it goes: terminal, `log.jsonl`, TensorBoard."""
 
+import contextlib
 import json
 import sys
 import time
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+
+from rdejax.train.event_file import EventFile
 
 # Groups of TensorBoard's cards; what is not named here is a term of the loss.
 _GROUPS = {
@@ -92,13 +95,11 @@ class Monitor:
     def __enter__(self) -> "Monitor":
         if not self._active:
             return self
-        from tensorboardX import SummaryWriter
-
         self._log = open(self._workdir / "log.jsonl", "a", encoding="utf-8")
         # A killed run has written steps that are done again now.
-        self._board = SummaryWriter(
-            str(self._workdir / "tensorboard"), purge_step=self._first + 1 if self._first else None
-        )
+        purge = self._first + 1 if self._first else None
+        with _naming(self._workdir / "tensorboard"):
+            self._board = EventFile(self._workdir / "tensorboard", purge)
         if sys.stdout.isatty():
             self._open_bar()
         return self
@@ -106,9 +107,11 @@ class Monitor:
     def __exit__(self, kind: object, value: object, trace: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        if self._active:
-            self._log.close()
-            self._board.close()
+        for file in (self._log, self._board):
+            if file is not None:
+                # What could not be written has been told, and closing tries to write it again.
+                with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+                    file.close()
 
     def say(self, text: str) -> None:
         """A line for the terminal only."""
@@ -148,7 +151,8 @@ class Monitor:
     def picture(self, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """A picture for TensorBoard."""
         if self._board is not None:
-            self._board.add_image("clips", image, step, dataformats="HWC")
+            with _naming(self._workdir / "tensorboard"):
+                self._board.picture(step, "clips", image)
 
     def _open_bar(self) -> None:
         from rich import progress
@@ -168,16 +172,26 @@ class Monitor:
         if not self._active:
             return
         text = json.dumps(line)
-        self._log.write(text + "\n")
-        self._log.flush()
+        with _naming(self._workdir / "log.jsonl"):
+            self._log.write(text + "\n")
+            self._log.flush()
         if self._bar is None:
             print(text, flush=True)
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
-            self._board.flush()
+            with _naming(self._workdir / "tensorboard"):
+                self._board.scalars(step, values)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the block name the file: the system does so only where one is opened."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _round(value: float) -> float:
