@@ -1,6 +1,9 @@
 """Trains a system by a recipe; see `--help`."""
 
-from rdejax.train.__main__ import main
+from rdejax.cli import cli_errors
 
 if __name__ == "__main__":
-    main()
+    with cli_errors():  # Ctrl-C while this is imported is told in a sentence, too
+        from rdejax.train.__main__ import main
+
+        main()

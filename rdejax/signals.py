@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -23,10 +23,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_SECONDS = 3.0
 # Some launchers send the same signal to a process and to its group.
 _SAME_SECONDS = 1.0
-_MESSAGES = {
-    signal.SIGINT: "interrupted: run the same command again to continue",
-    signal.SIGTERM: "terminated: run the same command again to continue",
-}
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @contextlib.contextmanager
@@ -72,38 +69,47 @@ class Terminated(BaseException):
 
 
 @contextlib.contextmanager
-def ending_on_signals() -> Iterator[None]:
+def ending_on_signals(again: str = "run the same command again to continue") -> Iterator[None]:
     """While the block runs, SIGTERM and SIGINT end the process with a sentence.
 
     Where the main thread has not ended by itself in time, the process is ended all the same; that
     is safe for results that appear whole or not at all. Exit codes: 143 and 130.
+
+    Args:
+      again: how the run is continued.
     """
     done = threading.Event()
+    heard: list[signal.Signals] = []
 
     def end_late(number: signal.Signals) -> None:
+        heard.append(number)
         if not done.wait(_GRACE_SECONDS):
-            print(_MESSAGES[number], file=sys.stderr, flush=True)
+            print(f"{_WORDS[number]}: {again}", file=sys.stderr, flush=True)
             os._exit(128 + number)
+
+    def end(number: signal.Signals) -> NoReturn:
+        print(f"{_WORDS[number]}: {again}", file=sys.stderr)
+        raise SystemExit(128 + number) from None
 
     # Python's own handler of SIGINT raises KeyboardInterrupt already.
     with _watching(end_late, {signal.SIGTERM: _raise_terminated}):
         try:
             yield
         except Terminated:
-            _end(signal.SIGTERM)
+            end(signal.SIGTERM)
         except KeyboardInterrupt:
-            _end(signal.SIGINT)
+            end(signal.SIGINT)
+        except Exception:
+            # Native code turns what a handler raises within it into errors of its own.
+            if heard:
+                end(heard[0])
+            raise
         finally:
             done.set()
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
     raise Terminated
-
-
-def _end(number: signal.Signals) -> None:
-    print(_MESSAGES[number], file=sys.stderr)
-    raise SystemExit(128 + number) from None
 
 
 class Stopped(SystemExit):

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rdejax.cli import cli_errors, program
+from rdejax.cli import cli_errors
 from rdejax.compare.comparison import Comparison, compare
 from rdejax.compare.comparison_table import print_comparison, write_comparison
 from rdejax.compare.figures import difference_figure, global_figure, sequence_figure
 from rdejax.compare.scored_runs import load_runs
+from rdejax.options import parse_options, whole
 from rdejax.visualize.charts import need_matplotlib, save_figure
 
 Runs = Annotated[
@@ -34,7 +35,7 @@ class Arguments:
     """The run that the others are compared with; the first unless given."""
     metric: Literal["J&F-Mean", "J-Mean", "F-Mean"] = "J&F-Mean"
     """By which sequences are compared."""
-    worst: int = 5
+    worst: Annotated[int, whole("--worst")] = 5
     """How many worst sequences to name."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for compare.json, compare.csv and the plots; nothing is written unless given."""
@@ -56,8 +57,8 @@ def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default), compares, prints and writes."""
-    args = tyro.cli(Arguments, args=argv, prog=program())
     with cli_errors():
+        args = parse_options(Arguments, args=argv)
         plots = args.output is not None and not args.no_plots
         if plots:
             need_matplotlib(", or leave them out with --no-plots")

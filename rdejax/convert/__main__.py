@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from rdejax.cli import cli_errors, program
+from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError
+from rdejax.options import parse_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +78,8 @@ def run(args: Arguments) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default) and converts."""
-    args = tyro.cli(
-        Arguments,
-        args=argv,
-        prog=program(),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
     with cli_errors():
-        run(args)
+        run(parse_options(Arguments, args=argv, config=(tyro.conf.FlagCreatePairsOff,)))
 
 
 if __name__ == "__main__":

@@ -69,8 +69,7 @@ def read_pickle(
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeError) as error:
         if file.tell() >= len(data) - start:
             raise EOFError from None
-        text = (str(error).splitlines() or [""])[0]
-        raise Refused(f"an unreadable pickle ({type(error).__name__}: {text[:100]})") from None
+        raise Refused(f"an unreadable pickle ({type(error).__name__})") from None
     return machine.stack.pop(), start + file.tell()
 
 

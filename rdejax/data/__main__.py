@@ -16,6 +16,7 @@ from rdejax.data.check.findings import Findings, show
 from rdejax.data.check.source import check_source
 from rdejax.errors import RdejaxError
 from rdejax.files import write_json
+from rdejax.options import parse_options, whole
 
 Specs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SPEC [SPEC ...]")]
 
@@ -32,11 +33,11 @@ class Check:
     """KIND:PATH or a path; see docs/data.md."""
     quick: bool = False
     """Read the headers of the files only: finds no truncated file and no wrong id."""
-    limit: int = 5
+    limit: Annotated[int, whole("--limit")] = 5
     """Findings of each kind that are shown."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write every finding there."""
-    threads: int | None = None
+    threads: Annotated[int | None, whole("--threads")] = None
     """Threads that read; one per core unless given."""
 
 
@@ -56,7 +57,7 @@ class Convert:
     """Name of the data set; made of the first source unless given."""
     skip_bad: bool = False
     """Leave unusable sequences and images out, with a warning, instead of stopping."""
-    threads: int | None = None
+    threads: Annotated[int | None, whole("--threads")] = None
     """Threads that read and write; one per core unless given."""
 
 
@@ -64,10 +65,11 @@ def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default), checks or converts."""
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    if argv[:1] == ["convert"]:
-        _convert(tyro.cli(Convert, args=argv[1:], prog=f"{program()} convert"))
-    else:
-        _check(tyro.cli(Check, args=argv, prog=program()))
+    with cli_errors():
+        if argv[:1] == ["convert"]:
+            _convert(parse_options(Convert, args=argv[1:], prog=f"{program()} convert"))
+        else:
+            _check(parse_options(Check, args=argv))
 
 
 def _bar() -> progress.Progress:
@@ -87,11 +89,10 @@ def _need_some(specs: tuple[str, ...]) -> None:
 
 
 def _check(args: Check) -> None:
-    with cli_errors():
-        _need_some(args.specs)
-        found = [_check_one(spec, args) for spec in args.specs]
-        if args.json is not None:
-            write_json(args.json, [findings.as_dict() for findings in found])
+    _need_some(args.specs)
+    found = [_check_one(spec, args) for spec in args.specs]
+    if args.json is not None:
+        write_json(args.json, [findings.as_dict() for findings in found])
     if any(findings.problems for findings in found):
         raise SystemExit(1)
 
@@ -111,7 +112,7 @@ def _check_one(spec: str, args: Check) -> Findings:
 def _convert(args: Convert) -> None:
     from rdejax.data.builders.write_tfds import write_tfds
 
-    with cli_errors(), _bar() as bar:
+    with _bar() as bar:
         _need_some(args.specs)
 
         def progress_of(title: str, total: int) -> Callable[[], None]:

@@ -4,8 +4,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from rdejax.errors import RdejaxError
@@ -32,6 +34,7 @@ def end_with_parent(index: int, count: int) -> None:
       count: of workers.
     """
     del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -74,9 +77,18 @@ def _next(iterator: Iterator[T]) -> T:
 
 @contextlib.contextmanager
 def _shielded() -> Iterator[None]:
-    """Processes started in the block never see Ctrl-C; else each of them prints a traceback."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)
+    """Processes started in the block never see Ctrl-C; else each of them prints a traceback.
+
+    Python's resource tracker is among them, so that it cleans up where a terminal is closed. It is
+    started first, for its start takes the shield away, and told not to warn of what it finds.
+    """
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    sys.warnoptions.append(quiet)
+    resource_tracker.ensure_running()
+    sys.warnoptions.remove(quiet)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)

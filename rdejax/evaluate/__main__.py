@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rdejax.cli import cli_errors, program
+from rdejax.cli import cli_errors
 from rdejax.evaluate.measures import DEFAULT_TOLERANCE
 from rdejax.evaluate.protocols import FRAMES_THAT_COUNT, evaluate
 from rdejax.evaluate.score_table import print_table, write_files
+from rdejax.options import parse_options, whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +40,14 @@ class Arguments:
     """Where the files go; the results folder unless given."""
     report: bool = False
     """Write report.html, too: tables, plots and clips in one page."""
-    workers: int | None = None
+    workers: Annotated[int | None, whole("--workers")] = None
     """Threads; one per core unless given."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default), scores, prints and writes."""
-    args = tyro.cli(Arguments, args=argv, prog=program())
     with cli_errors():
+        args = parse_options(Arguments, args=argv)
         started = time.perf_counter()
         scores = evaluate(
             args.dataset, args.root, args.results, args.split, args.workers, seen=args.seen

@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from rdejax.cli import cli_errors, program
+from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError, shorten
 from rdejax.evaluate.davis import objects_of
 from rdejax.evaluate.score_sequences import check_complete, usable_cores
@@ -28,6 +28,7 @@ from rdejax.files import atomic
 from rdejax.io.datasets import FRAME_SUFFIXES, VideoSequence, list_files, list_sequences, locate
 from rdejax.io.masks import BENCHMARK, VOID, ids_of, read_mask
 from rdejax.io.palette import davis_palette
+from rdejax.options import parse_options
 
 # Members are read ahead of the writer by this many files, so that memory stays small.
 _AHEAD = 64
@@ -208,8 +209,8 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default) and packs."""
-    args = tyro.cli(Arguments, args=argv, prog=program())
     with cli_errors():
+        args = parse_options(Arguments, args=argv)
         output = args.zip or args.results / f"{args.dataset}-{args.split}.zip"
         videos, masks = pack(args.dataset, args.root, args.results, args.split, output)
         print(f"wrote {output}: {masks} masks of {videos} videos")

@@ -1,46 +1,20 @@
 """The arguments of `rdejax infer` and their checks; importing this is quick, for `--help`."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.constructors import PrimitiveConstructorSpec
 
-from rdejax.cli import fail, name_and_value, program, setting_value, split_settings
+from rdejax.cli import name_and_value, setting_value, split_settings
 from rdejax.errors import RdejaxError
 from rdejax.io.datasets import DATASETS
-
-
-def _read_by(
-    parse: Callable[[str], Any], flag: str, metavar: str, wanted: str
-) -> PrimitiveConstructorSpec[Any]:
-    """How tyro reads a value; a wrong one ends the program with one sentence and exit code 2."""
-
-    def read(words: list[str]) -> Any:
-        try:
-            return parse(words[0])
-        except ValueError:
-            fail(f"{flag} {words[0]}: must be {wanted}", 2)
-
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar,
-        instance_from_str=read,
-        is_instance=lambda value: True,
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError
-    return int(text)
+from rdejax.options import parse_options, positive, read_by, refuse_empty, whole
 
 
 def _size(text: str) -> int | str:
-    return text if text == "full" else _positive(text)
+    return text if text == "full" else positive(text)
 
 
 def _rate(text: str) -> float:
@@ -56,17 +30,13 @@ def _dataset(text: str) -> str:
     return text
 
 
-def _whole(flag: str) -> PrimitiveConstructorSpec[Any]:
-    return _read_by(_positive, flag, "N", "a whole number, 1 or more")
-
-
 @dataclasses.dataclass(frozen=True)
 class DatasetOptions:
     """A data set in place of one video."""
 
     dataset: Annotated[
         str | None,
-        _read_by(
+        read_by(
             _dataset, "--dataset", f"{{{','.join(DATASETS)}}}", f"one of {', '.join(DATASETS)}"
         ),
     ] = None
@@ -89,11 +59,11 @@ class ModelOptions:
     """Bundled weights by name, or a checkpoint."""
     size: Annotated[
         int | Literal["full"] | None,
-        _read_by(_size, "--size", "PIXELS|full", "a whole number, 1 or more, or 'full'"),
+        read_by(_size, "--size", "PIXELS|full", "a whole number, 1 or more, or 'full'"),
     ] = None
     """Shorter side the network works at; masks keep the video's resolution. The model's own unless
     given, else 480."""
-    every: Annotated[int | None, _whole("--every")] = None
+    every: Annotated[int | None, whole("--every")] = None
     """Memorise every N-th frame; the model's own unless given."""
     preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Settings that the authors of the model published, such as those for davis2017, youtube-vos or
@@ -104,9 +74,9 @@ class ModelOptions:
         tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")
     ] = ()
     """A setting of the model or its memory rule, for names that are options of something else."""
-    max_objects: Annotated[int, _whole("--max-objects")] = 100
+    max_objects: Annotated[int, whole("--max-objects")] = 100
     """Refuse more objects than this."""
-    chunk: Annotated[int | None, _whole("--chunk")] = None
+    chunk: Annotated[int | None, whole("--chunk")] = None
     """Frames handed to the model at once."""
     settings: tyro.conf.Suppress[tuple[tuple[str, Any], ...]] = ()
     """Settings by name: those of `set`, and those that were options by their own names."""
@@ -153,7 +123,7 @@ class OutputOptions:
     no_overlay: bool = False
     """Do not write overlay.mp4."""
     fps: Annotated[
-        float | None, _read_by(_rate, "--fps", "FPS", "a number between 0.01 and 1000")
+        float | None, read_by(_rate, "--fps", "FPS", "a number between 0.01 and 1000")
     ] = None
     """Frame rate of the overlay; the video's unless given, else 24."""
     overwrite: bool = False
@@ -214,14 +184,11 @@ def parse(argv: Sequence[str]) -> Arguments:
       RdejaxError: arguments that contradict each other, or a necessary one that is missing.
       SystemExit: --help (0), or a wrong value (2) that has been told on stderr.
     """
-    for flag, value in zip(argv, [*argv[1:], "-"], strict=True):
-        if flag.startswith("--") and (not value or flag.endswith("=")):
-            raise RdejaxError(f"{flag.rstrip('=')}: its value is empty; give one or leave it out")
+    refuse_empty(argv)
     rest, own = split_settings(argv, _flags())
-    arguments, left = tyro.cli(
+    arguments, left = parse_options(
         Arguments,
         args=rest,
-        prog=program(),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
         return_unknown_args=True,
     )

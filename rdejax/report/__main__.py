@@ -9,7 +9,8 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from rdejax.cli import cli_errors, program
+from rdejax.cli import cli_errors
+from rdejax.options import parse_options, whole
 from rdejax.report.write import write_report
 
 
@@ -35,14 +36,14 @@ class Arguments:
     """Of a single video's result: the video (else its overlay.mp4 is shown)."""
     megabytes: float = 15.0
     """The page stays under this size; clips are chosen and shrunk to fit."""
-    workers: int | None = None
+    workers: Annotated[int | None, whole("--workers")] = None
     """Threads that score; one per core unless given."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default) and writes the page."""
-    args = tyro.cli(Arguments, args=argv, prog=program())
     with cli_errors():
+        args = parse_options(Arguments, args=argv)
         columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn())
         console = Console(stderr=True)
         with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:

@@ -8,6 +8,8 @@ from typing import Annotated
 import tyro
 
 from rdejax.cli import cli_errors, program
+from rdejax.options import parse_options
+from rdejax.signals import ending_on_signals
 from rdejax.train.config import TrainConfig
 from rdejax.train.load_config import describe_recipes, load_config
 
@@ -33,11 +35,12 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: arguments; the process's own by default.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    with cli_errors(
-        memory="give a smaller batch, raise scale.accumulate, or set scale.remat, scale.fsdp or "
-        "scale.precision bfloat16",
-        again="run the same command with --resume to continue",
-    ):
+    again = "run the same command with --resume to continue"
+    memory = (
+        "give a smaller batch, raise scale.accumulate, or set scale.remat, scale.fsdp or "
+        "scale.precision bfloat16"
+    )
+    with cli_errors(memory, again), ending_on_signals(again):
         if not argv or argv[0].startswith("-"):
             print(_HELP.format(program=program(), recipes=describe_recipes()), flush=True)
             raise SystemExit(0 if {"--help", "-h"} & set(argv) else 2)
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             workdir: Path,
             config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
             resume: bool = False,
-        ) -> None:
+        ) -> tuple[TrainConfig, Path, bool]:
             """Trains, with the configuration's fields overridden.
 
             Args:
@@ -56,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 resume: continue from the last checkpoint in the work folder; start where there is
                     none.
             """
-            _train(config, workdir, resume)
+            return config, workdir, resume
 
-        tyro.cli(run, args=argv[1:], prog=f"{program()} {argv[0]}")
+        _train(*parse_options(run, args=argv[1:], prog=f"{program()} {argv[0]}"))
 
 
 def _train(config: TrainConfig, workdir: Path, resume: bool) -> None:

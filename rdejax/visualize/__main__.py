@@ -4,7 +4,8 @@ from typing import Annotated
 
 import tyro
 
-from rdejax.cli import cli_errors, program
+from rdejax.cli import cli_errors
+from rdejax.options import parse_options
 from rdejax.visualize.commands import Growth, Overlay, Sheet, Strip, Times
 from rdejax.visualize.commands_memory import BasesPicture, Pca, Relevance
 from rdejax.visualize.commands_views import ViewPicture
@@ -20,13 +21,8 @@ Command = Overlay | Sheet | Strip | Pca | Relevance | _Bases | _View | Times | G
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default) and writes the picture."""
-    command: Command = tyro.cli(
-        Command,  # type: ignore[arg-type]
-        args=argv,
-        prog=program(),
-        description=_DESCRIPTION,
-    )
     with cli_errors():
+        command: Command = parse_options(Command, args=argv, description=_DESCRIPTION)
         command.run()
         print(f"wrote {command.output}")
 

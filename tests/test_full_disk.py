@@ -1,0 +1,108 @@
+"""What cannot be written: one error with the file's name, nothing half written, no hang."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from rdejax.files import write_arrays
+from rdejax.train.checkpoints import Checkpoints
+from rdejax.train.monitor import Monitor
+
+ARRAYS = {
+    "z": np.ones((3, 4), np.float32),
+    "a": np.arange(12, dtype=np.int32).reshape(3, 4).T,
+    "é": np.zeros((0, 2), np.float16),
+    "scalar": np.float32(3),
+}
+ABOUT = {"b": "1", "a": 'é\n\x07\x7f"', "c": '{"x": 3}', "d": "4", "e": "5"}
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path) -> None:
+    files = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for file in files:
+        write_arrays(file, ARRAYS, ABOUT)
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], "numpy") as file:
+        assert file.metadata() == ABOUT
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(file.get_tensor(name), array)
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert files[0].stat().st_mode == plain.stat().st_mode
+
+
+@pytest.fixture
+def small_files():
+    """Files of this process cannot grow above 64 kB, as on a full disk or above a quota."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_arrays_that_do_not_fit(tmp_path, small_files) -> None:
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(OSError) as caught:
+        write_arrays(path, {"a": np.zeros(1 << 16)}, {})
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_does_not_fit(tmp_path, caplog, capfd) -> None:
+    noise = np.random.default_rng(0).standard_normal((8, 1 << 16), np.float32)
+    state = {f"w{i}": jnp.asarray(row) for i, row in enumerate(noise)}
+    code = pytest.importorskip("signal").SIGXFSZ
+    assert code  # Python ignores it, so that the error arrives
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OSError, match="File too large") as caught:
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+            try:
+                checkpoints.save(1, state, {}, None)
+                checkpoints.wait()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert str(tmp_path / "checkpoints") in str(caught.value)
+    assert "Traceback" not in caplog.text + capfd.readouterr().err
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest is None
+
+
+@pytest.mark.parametrize("what", ["log.jsonl", "tensorboard"])
+def test_a_log_that_does_not_fit(tmp_path, small_files, what) -> None:
+    values = {f"loss {i}": float(i) for i in range(40)}
+    with pytest.raises(OSError) as caught:
+        with Monitor(tmp_path, first=0, total=10**6) as monitor:
+            for step in range(2000):
+                if what == "log.jsonl":
+                    monitor._board.scalars = lambda step, values: None
+                else:
+                    monitor._log.write = lambda text: None
+                monitor.metrics(step, values)
+    assert caught.value.errno == errno.EFBIG and what in str(caught.value)
+
+
+TRAIN = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+from rdejax.train.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_training_on_a_full_disk_ends_with_a_sentence(tmp_path) -> None:
+    options = ["--steps", "4", "--save-every", "2", "--workdir", str(tmp_path / "run")]
+    command = [sys.executable, "-c", TRAIN, "rde_lite_smoke", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ})
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "File too large" in done.stderr and "--resume" in done.stderr
