@@ -111,8 +111,11 @@ def whole(flag: str) -> PrimitiveConstructorSpec[Any]:
 
 def _sentence(page: str) -> str:
     """The problem that a framed page of tyro's tells of."""
-    lines = [line[2:-1] if line.startswith("│") else line for line in page.splitlines()]
-    sections = _sections([line for line in lines if line.strip()])
+    lines = [line for line in page.splitlines() if line.strip()]
+    if page.lstrip().startswith("╭"):
+        sections = _sections([line[2:-1] for line in lines if line.startswith("│")])
+    else:  # without a frame, where the output takes ASCII only; the title is a section
+        sections = _sections([line[2:] for line in lines])[1:] or [[]]
     first = [line.rstrip() for line in sections[0]] or ["wrong options"]
     if first[0].startswith("Missing from"):
         names = [line.strip() for line in first[1:] if re.match(r" {4}\S", line)]
@@ -125,12 +128,10 @@ def _sentence(page: str) -> str:
 
 
 def _sections(lines: list[str]) -> list[list[str]]:
-    """Parts of a page between its rules; its frame's lines are none of them."""
+    """Parts of a page between its rules."""
     sections: list[list[str]] = [[]]
     for line in lines:
-        if line.startswith(("╭", "╰")):
-            continue
-        if set(line) <= set("─ "):
+        if set(line) <= set("─- "):
             sections.append([])
         else:
             sections[-1].append(line)

@@ -55,11 +55,9 @@ def test_arrays_that_do_not_fit(tmp_path, small_files) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_that_does_not_fit(tmp_path, caplog, capfd) -> None:
+def test_a_checkpoint_that_does_not_fit(tmp_path, caplog) -> None:
     noise = np.random.default_rng(0).standard_normal((8, 1 << 16), np.float32)
     state = {f"w{i}": jnp.asarray(row) for i, row in enumerate(noise)}
-    code = pytest.importorskip("signal").SIGXFSZ
-    assert code  # Python ignores it, so that the error arrives
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(OSError, match="File too large") as caught:
         with Checkpoints(tmp_path / "checkpoints") as checkpoints:
@@ -71,7 +69,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path, caplog, capfd) -> None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.errno == errno.EFBIG
     assert str(tmp_path / "checkpoints") in str(caught.value)
-    assert "Traceback" not in caplog.text + capfd.readouterr().err
+    assert "Traceback" not in caplog.text
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest is None
 

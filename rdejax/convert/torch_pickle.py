@@ -7,6 +7,7 @@ tensors that overlap may repeat it a few times only. An optimiser's state is not
 """
 
 import contextlib
+import errno
 import math
 import os
 import zipfile
@@ -244,8 +245,12 @@ def _plain_errors(path: Path) -> Iterator[None]:
     again = "download or copy it again"
     try:
         yield
-    except (RdejaxError, OSError):
+    except RdejaxError:
         raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the archive tells of a place that no file has
+            raise
+        raise RdejaxError(f"{path}: a damaged zip archive; {again}") from None
     except _NotACheckpoint as error:
         raise RdejaxError(
             f"{path}: {error}, not a PyTorch checkpoint; give a file that torch.save wrote from a "

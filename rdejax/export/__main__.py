@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rdejax.cli import cli_errors, program
+from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError
 from rdejax.export.coco import coco, need_pycocotools, youtube_vis
 from rdejax.export.pictures import Codec, write_alpha, write_pngs
 from rdejax.export.results import Result, read_results
 from rdejax.files import atomic, temporary_name
 from rdejax.folders import discard, lying_in
+from rdejax.options import parse_options
 
 _JSON = {"coco": coco, "youtube-vis": youtube_vis}
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: arguments; the process's own by default.
     """
     with cli_errors():
-        args = tyro.cli(Arguments, args=argv, prog=program())
+        args = parse_options(Arguments, args=argv)
         _check(args)
         results = read_results(args.results)
         objects = args.objects or None

@@ -19,6 +19,7 @@ from PIL import Image
 from rdejax.errors import BadFile
 from rdejax.files import atomic
 from rdejax.io.palette import davis_colour_ids, davis_palette
+from rdejax.io.pictures import decoded
 
 # "Not labelled" in the masks of several data sets.
 VOID = 255
@@ -164,12 +165,9 @@ def load_pixels(source: str | Path | bytes, rules: MaskRules, name: str) -> Pixe
       BadFile: missing, unreadable, or of another kind.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            image.load()
-            lossy = image.format in _LOSSY or (
-                image.format == "WEBP" and not _is_exact_webp(source)
-            )
-            head = b"" if image.mode != "L" else _head(source)
+        image = decoded(source)
+        lossy = image.format in _LOSSY or (image.format == "WEBP" and not _is_exact_webp(source))
+        head = b"" if image.mode != "L" else _head(source)
     except FileNotFoundError:
         raise BadFile(f"{name}: {rules.missing}", "missing") from None
     except Exception as error:  # Pillow raises many kinds for a damaged file

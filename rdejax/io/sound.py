@@ -34,7 +34,7 @@ class Sound:
         from av.error import FFmpegError
 
         try:
-            source = av.open(str(path))
+            source = av.open(str(path), metadata_errors="replace")
         except (FFmpegError, OSError):  # a folder of images
             return None
         audio = source.streams.audio

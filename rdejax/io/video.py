@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 
 from rdejax.errors import RdejaxError
 from rdejax.io.datasets import FRAME_SUFFIXES, list_files
+from rdejax.io.pictures import decoded
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
@@ -336,12 +337,11 @@ def read_image(path: str | Path) -> Frame:
       RdejaxError: missing, truncated or no image.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode.startswith("I"):
-                grey = np.asarray(image).astype(np.int64)
-                image = Image.fromarray((np.clip(grey, 0, 65535) // 257).astype(np.uint8))
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        image = decoded(path)
+        if image.mode.startswith("I"):
+            grey = np.asarray(image).astype(np.int64)
+            image = Image.fromarray((np.clip(grey, 0, 65535) // 257).astype(np.uint8))
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
         raise RdejaxError(f"{path}: no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -356,7 +356,8 @@ def _open_container(path: Path):
     from av.error import FFmpegError
 
     try:
-        container = av.open(str(path))
+        # Titles and the like in it may be in any encoding.
+        container = av.open(str(path), metadata_errors="replace")
     except FFmpegError as error:
         if _is_mp4(path):
             raise RdejaxError(

@@ -14,6 +14,8 @@ from rdejax.models.settings import Settings
 from rdejax.nn.constants import WEIGHTS, constants_of
 from rdejax.registry import Registry
 
+# Of channels and the like.
+_LARGEST = 1 << 16
 _SYSTEMS = Registry[System]("system", "rdejax.models")
 
 
@@ -51,14 +53,29 @@ def _builder(
 
 
 def _config(system: type[System], values: Mapping[str, Any]) -> Any:
-    known = [field.name for field in dataclasses.fields(system.Config)]
-    for name in values:
-        if name not in known:
-            raise RdejaxError(
-                f"system {system.name!r} has no size {name!r}; it has {', '.join(known)}"
-            )
+    usual = {field.name: field.default for field in dataclasses.fields(system.Config)}
     # JSON, which weights files keep them in, has no tuples; modules want what can be hashed.
-    return system.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    sizes = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    for name, value in sizes.items():
+        if name not in usual:
+            raise RdejaxError(
+                f"system {system.name!r} has no size {name!r}; it has {', '.join(usual)}"
+            )
+        if not _is_like(value, usual[name]):
+            raise RdejaxError(
+                f"system {system.name!r}: size {name}={str(value)[:80]} is none; it is like "
+                f"{usual[name]!r}, with numbers up to {_LARGEST}"
+            )
+    return system.Config(**sizes)
+
+
+def _is_like(value: Any, usual: Any) -> bool:
+    """Whether a size, which may come from anybody's file, is of the kind that it is by default."""
+    if isinstance(usual, tuple) and isinstance(value, tuple) and len(value) == len(usual):
+        return all(map(_is_like, value, usual))
+    if type(usual) is int:
+        return type(value) is int and 0 <= value <= _LARGEST
+    return type(value) is type(usual) and not isinstance(value, tuple)
 
 
 def create(

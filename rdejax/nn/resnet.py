@@ -4,6 +4,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rdejax.errors import RdejaxError
 from rdejax.nn.layers import Conv, FrozenBatchNorm, max_pool3x3s2
 
 _INIT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -101,7 +102,7 @@ class ResNetTrunk(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if depth not in self.blocks:
-            raise ValueError(f"ResNet depth {depth} is not known; choose 18 or 50")
+            raise RdejaxError(f"ResNet depth {depth} is not known; choose 18 or 50")
         block, counts = self.blocks[depth]
         self.conv1 = _conv(in_channels, 64, 7, 2, conv_bias, rngs)
         self.bn1 = FrozenBatchNorm(64)

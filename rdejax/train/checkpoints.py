@@ -203,8 +203,8 @@ def abstract(state: Any, shardings: Any) -> Any:
 
 def _system_error(error: BaseException) -> int | None:
     """The system's number of an error, where the text of what Orbax raised tells of one."""
-    text = repr(error)
-    found = re.search(r"os_error_code='(\d+)'|\[Errno (\d+)\]|OSError\((\d+),", text)
+    text = str(error)
+    found = re.search(r"os_error_code='(\d+)'|\[Errno (\d+)\]", text)
     if found:
         return int(next(group for group in found.groups() if group))
     return errno.ENOSPC if os.strerror(errno.ENOSPC) in text else None

@@ -23,7 +23,10 @@ class EventFile:
 
     def __init__(self, folder: Path, purge: int | None = None):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.event_pb2 import (  # type: ignore[attr-defined]
+            Event,
+            SessionLog,
+        )
 
         folder.mkdir(parents=True, exist_ok=True)
         self._event = Event

@@ -1,6 +1,5 @@
 """Images of training data, from files or from encoded bytes, and the check that masks fit them."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from rdejax.errors import BadFile
+from rdejax.io.pictures import decoded
 
 
 def open_picture(source: Path | bytes, name: str | None = None) -> Image.Image:
@@ -22,8 +22,7 @@ def open_picture(source: Path | bytes, name: str | None = None) -> Image.Image:
     """
     name = name or str(source)
     try:
-        opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        opened.load()
+        opened = decoded(source)
     except FileNotFoundError:
         raise BadFile(f"{name}: cannot be read (no such file)", "missing") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
