@@ -323,7 +323,7 @@ def fuzz(name: str, targets: dict[str, Target], inputs: int) -> dict[str, Any]:
         deadline=None,
         database=None,
         derandomize=True,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=[*hypothesis.HealthCheck],  # type: ignore[arg-type]
     )
     failure = None
     with tempfile.TemporaryDirectory() as folder:

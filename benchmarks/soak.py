@@ -10,8 +10,9 @@ process with SIGKILL: every other time after a random share of the time that an 
 and otherwise a random while after the first file of the run is there. Then the same command
 (train.py: with --resume) runs to its end. Every mask, or every weight, must be the unbroken run's,
 bit for bit; nothing of the killed run may lie in the folder, and no process or shared memory of it
-be left. Runs on the CPU, where results repeat exactly. Writes benchmarks/results/soak.json, in
-which the rows of an earlier run stay where this one has none.
+be left. Runs on the CPU, where results repeat exactly. Adds to the counts in
+benchmarks/results/soak.json after each trial, so a soak may be ended and gone on with (give another
+--seed).
 """
 
 import dataclasses
@@ -22,18 +23,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tyro
-from measure import RESULTS, machine, moving_square, write_results
+from measure import RESULTS, machine, moving_square
 from PIL import Image
 from rich.progress import track
 
 from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError
-from rdejax.files import read_json
+from rdejax.files import read_json, write_json
 from rdejax.io.masks import write_mask
 from rdejax.models.weights import read_weights
 
@@ -111,7 +113,7 @@ def trials(folder: Path) -> tuple[list[Trial], Trial]:
         "a video, saved always": [sys.executable, "-c", SAVES_ALWAYS, *video],
         "a data set": [*infer, *several],
     }
-    train = [sys.executable, str(ROOT / "train.py"), str(ROOT / "configs" / "rde_lite_smoke.py")]
+    train = [sys.executable, str(ROOT / "train.py"), "rde_lite_smoke"]
     train += ["--workdir", str(out), "--steps", "12", "--save-every", "2", "--workers", "1"]
     return [
         Trial(f"infer.py, {name}", command, command, out, read_masks)
@@ -174,8 +176,8 @@ def shared_memory() -> int:
     return len(list(Path("/dev/shm").iterdir())) if Path("/dev/shm").is_dir() else 0
 
 
-def soak(trial: Trial, kills: int, rng: np.random.Generator) -> dict[str, object]:
-    """Kills a command at random moments; how often the result was another than the unbroken one."""
+def soak(trial: Trial, kills: int, rng: np.random.Generator) -> Iterator[Counter[str]]:
+    """Kills a command at random moments; for each what became of it and of its continuation."""
     shutil.rmtree(trial.output, ignore_errors=True)
     run(trial.command)  # compiles
     shutil.rmtree(trial.output)
@@ -183,28 +185,30 @@ def soak(trial: Trial, kills: int, rng: np.random.Generator) -> dict[str, object
     run(trial.command)
     seconds = time.perf_counter() - begun
     expected = trial.read(trial.output)
-    killed = begun_writing = wrong = left = 0
     before = shared_memory()
     for number in track(range(kills), description=trial.name):
         shutil.rmtree(trial.output, ignore_errors=True)
         due = moments(trial.output, seconds, rng, written=bool(number % 2))
-        killed += run(trial.command, due)
-        begun_writing += trial.output.is_dir() and any(trial.output.iterdir())
+        killed = run(trial.command, due)
+        begun_writing = trial.output.is_dir() and any(trial.output.iterdir())
         run(trial.again)
         got = trial.read(trial.output)
         same = got.keys() == expected.keys()
-        wrong += not (same and all(np.array_equal(got[name], expected[name]) for name in got))
-        left += any(word in path.name for path in trial.output.rglob("*") for word in _LEFT)
-    return {
-        "name": trial.name,
-        "trials": kills,
-        "seconds": round(seconds, 2),
-        "killed": killed,
-        "begun_writing": begun_writing,
-        "wrong": wrong,
-        "left": left,
-        "shared_memory_left": max(0, shared_memory() - before),
-    }
+        same = same and all(np.array_equal(got[name], expected[name]) for name in got)
+        left = any(word in path.name for path in trial.output.rglob("*") for word in _LEFT)
+        counts = {"trials": 1, "killed": killed, "begun_writing": begun_writing}
+        counts |= {"wrong": not same, "left": left, "shared_memory_left": shared_memory() > before}
+        yield Counter({name: int(value) for name, value in counts.items()})
+
+
+def add(name: str, counts: Counter[str]) -> dict[str, object]:
+    """Adds a trial to the file of results; the row that it belongs to."""
+    file = RESULTS / "soak.json"
+    rows = (read_json(file) or {}).get("rows", [])
+    before = next((row for row in rows if row["name"] == name), {"name": name})
+    row = {"name": name, **{key: before.get(key, 0) + counts[key] for key in counts}}
+    write_json(file, {"machine": machine(), "rows": [r for r in rows if r is not before] + [row]})
+    return row
 
 
 def main(args: Arguments) -> None:
@@ -217,15 +221,13 @@ def main(args: Arguments) -> None:
         inference, training = trials(Path(folder))
         shares = [args.inference * (i + 1) // 3 - args.inference * i // 3 for i in range(3)]
         counts = [*zip(inference, shares, strict=True), (training, args.training)]
-        rows = [soak(trial, kills, rng) for trial, kills in counts if kills]
-    file = RESULTS / "soak.json"
-    names = {row["name"] for row in rows}
-    earlier = (read_json(file) or {}).get("rows", [])
-    rows = [row for row in earlier if row["name"] not in names] + rows
-    write_results(file, {"machine": machine(), "rows": rows})
-    for row in rows:
+        rows = {}
+        for trial, kills in counts:
+            for found in soak(trial, kills, rng) if kills else ():
+                rows[trial.name] = add(trial.name, found)
+    for row in rows.values():
         print(row)
-    if any(row["wrong"] or row["left"] or row["shared_memory_left"] for row in rows):
+    if any(row["wrong"] or row["left"] or row["shared_memory_left"] for row in rows.values()):
         raise RdejaxError("some results differ from the unbroken run's, or something was left")
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rdejax.errors import RdejaxError
 
 # Names have at most 255 bytes; a temporary one is longer than the name it stands for.
@@ -79,19 +77,19 @@ def read_json(path: str | Path) -> dict[str, Any] | None:
     return value
 
 
-def write_arrays(
-    path: str | Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]
-) -> None:
+def write_arrays(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str, str]) -> None:
     """Writes a safetensors file, atomically; the same content always gives the same bytes.
 
     Args:
       path: of the file.
-      arrays: by name.
+      arrays: NumPy's, by name.
       about: the file's metadata.
 
     Raises:
       OSError: the file cannot be written.
     """
+    # For command lines that ask for --help, too.
+    import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 

@@ -32,7 +32,9 @@ def test_the_same_content_gives_the_same_bytes(tmp_path) -> None:
     with safe_open(files[0], "numpy") as file:
         assert file.metadata() == ABOUT
         for name, array in ARRAYS.items():
-            np.testing.assert_array_equal(file.get_tensor(name), array)
+            read = file.get_tensor(name)
+            assert read.shape == np.shape(array)
+            np.testing.assert_array_equal(read, array)
     plain = tmp_path / "plain"
     plain.touch()
     assert files[0].stat().st_mode == plain.stat().st_mode

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,18 +24,16 @@ class EventFile:
 
     def __init__(self, folder: Path, purge: int | None = None):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import (  # type: ignore[attr-defined]
-            Event,
-            SessionLog,
-        )
+        from tensorboardX.proto import event_pb2
 
+        kinds: Any = event_pb2  # whose names are made when it is imported
         folder.mkdir(parents=True, exist_ok=True)
-        self._event = Event
+        self._event = kinds.Event
         self._writer = EventsWriter(str(folder / "events"))
         if purge is not None:
-            self._writer.write_event(Event(step=purge, file_version="brain.Event:2"))
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(step=purge, session_log=start))
+            self._writer.write_event(self._event(step=purge, file_version="brain.Event:2"))
+            start = kinds.SessionLog(status=kinds.SessionLog.START)
+            self._writer.write_event(self._event(step=purge, session_log=start))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Adds numbers by name."""
