@@ -134,7 +134,7 @@ def setting_value(text: str) -> Any:
         return None
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # of a nest, the last two
         return text
 
 

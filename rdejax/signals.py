@@ -81,8 +81,12 @@ def ending_on_signals(again: str = "run the same command again to continue") -> 
     done = threading.Event()
     heard: list[signal.Signals] = []
 
+    def handle(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        heard.append(signal.Signals(number))
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
     def end_late(number: signal.Signals) -> None:
-        heard.append(number)
         if not done.wait(_GRACE_SECONDS):
             print(f"{_WORDS[number]}: {again}", file=sys.stderr, flush=True)
             os._exit(128 + number)
@@ -91,8 +95,10 @@ def ending_on_signals(again: str = "run the same command again to continue") -> 
         print(f"{_WORDS[number]}: {again}", file=sys.stderr)
         raise SystemExit(128 + number) from None
 
-    # Python's own handler of SIGINT raises KeyboardInterrupt already.
-    with _watching(end_late, {signal.SIGTERM: _raise_terminated}):
+    handlers: dict[signal.Signals, Handler] = {signal.SIGTERM: handle}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and is not ignored
+        handlers[signal.SIGINT] = handle
+    with _watching(end_late, handlers):
         try:
             yield
         except Terminated:
@@ -106,10 +112,6 @@ def ending_on_signals(again: str = "run the same command again to continue") -> 
             raise
         finally:
             done.set()
-
-
-def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 class Stopped(SystemExit):

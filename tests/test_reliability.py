@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from rdejax.infer.__main__ import main
 from rdejax.infer.dataset import BenchmarkFolder
 from rdejax.io.masks import is_whole_png, write_mask
 from rdejax.report import write_report
+from rdejax.signals import ending_on_signals
 from rdejax.train.config import TrainConfig
 from rdejax.train.loop import train
 
@@ -485,3 +488,19 @@ def test_links_in_a_circle_are_no_traceback(clip, loaded, capsys):
     with pytest.raises(SystemExit):
         video(clip, mask="loop.png")
     assert "loop.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_errors_that_native_code_makes_of_a_signal_are_told_as_the_signal(capsys, number, code):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as caught, ending_on_signals("go on"):
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(10)
+            except BaseException:
+                raise ValueError("while comparing metadata") from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught.value.code == code
+    assert capsys.readouterr().err in ("terminated: go on\n", "interrupted: go on\n")

@@ -139,6 +139,9 @@ def test_a_work_folder_cannot_run_a_program(tmp_path, hostile, monkeypatch) -> N
         ({"settings": '{"every": true}'}, "every=True: give a whole number"),
         ({"settings": '{"memory": ["rde"]}'}, "memory=.*give text"),
         ({"settings": '{"size": -5}'}, "size=-5"),
+        ({"settings": '{"near": "x"}'}, "near='x': give a number"),
+        ({"settings": '{"enlarge": [1]}'}, "enlarge=.*: give a number"),
+        ({"settings": '{"enlarge": NaN}'}, "enlarge=nan: give a factor"),
     ],
 )
 def test_damaged_descriptions_are_sentences(tmp_path, metadata, expected) -> None:

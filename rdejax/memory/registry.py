@@ -91,7 +91,7 @@ def check_setting(rule: str, name: str, value: Any) -> None:
     if type(value) is int and float in allowed:
         return
     kinds = " or ".join(_KINDS[kind] for kind in allowed)
-    raise RdejaxError(f"{name}={value}: memory {rule!r} takes {kinds}")
+    raise RdejaxError(f"{name}={str(value)[:80]}: memory {rule!r} takes {kinds}")
 
 
 def make_rule(

@@ -1,7 +1,7 @@
 """How a system is run, as opposed to what it learned."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, Self, get_args, get_type_hints
 
 import numpy as np
 from flax import nnx
@@ -10,8 +10,7 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import MemoryRule
 from rdejax.memory.registry import check_setting, make_rule, rule_settings
 
-# What the fields of `Settings` may hold; True is no number here.
-_TYPES = {"every": (int,), "size": (int, type(None)), "memory": (str,), "pad": (int,)}
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +45,17 @@ class Settings:
     near: float = 0.0
 
     def __post_init__(self):
-        for name, kinds in _TYPES.items():
+        for name, hint in get_type_hints(type(self)).items():
+            kinds = get_args(hint) or (hint,)
+            if not set(kinds) <= {*_WORDS, type(None)}:
+                continue
             value = getattr(self, name)
-            if isinstance(value, np.integer):
-                object.__setattr__(self, name, value := int(value))
-            if type(value) not in kinds:
-                wanted = " or None" if len(kinds) > 1 else ""
-                wanted = ("text" if str in kinds else "a whole number") + wanted
-                raise RdejaxError(f"{name}={value!r}: give {wanted}")
+            if isinstance(value, np.number):
+                object.__setattr__(self, name, value := value.item())
+            # True is no number here.
+            if type(value) not in kinds and not (type(value) is int and float in kinds):
+                wanted = " or ".join(_WORDS.get(kind, "None") for kind in kinds)
+                raise RdejaxError(f"{name}={repr(value)[:80]}: give {wanted}")
         if self.every < 1:
             raise RdejaxError(f"every={self.every}: give 1 (memorise each frame) or more")
         if self.size is not None and self.size < 16:
