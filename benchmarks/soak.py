@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -205,7 +206,7 @@ def add(name: str, counts: Counter[str]) -> dict[str, object]:
     """Adds a trial to the file of results; the row that it belongs to."""
     file = RESULTS / "soak.json"
     rows = (read_json(file) or {}).get("rows", [])
-    before = next((row for row in rows if row["name"] == name), {"name": name})
+    before: dict[str, Any] = next((row for row in rows if row["name"] == name), {"name": name})
     row = {"name": name, **{key: before.get(key, 0) + counts[key] for key in counts}}
     write_json(file, {"machine": machine(), "rows": [r for r in rows if r is not before] + [row]})
     return row
