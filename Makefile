@@ -1,5 +1,7 @@
 # make demo   install into .venv and segment the bundled clip with the bundled weights
 # make test   install into .venv and run the tests
+# make docs   build the site into build/site; broken links and unknown names fail
+# make notebooks   run the notebooks of examples/notebooks from top to bottom
 # make check  everything CI runs: formatter, linter, order of imports, type checker, tests
 #
 # Needs Python >= 3.11 with venv and pip. PYTHON=python3.12 chooses another one, EXTRAS=cuda12 adds
@@ -12,9 +14,11 @@ EXTRAS ?=
 
 comma := ,
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+# Plugins tell of themselves whatever happens; what is wrong with the pages, --strict says.
+site = NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(VENV)/bin/mkdocs build --strict --quiet
 extras = [$(1)$(if $(EXTRAS),$(comma)$(EXTRAS))]
 
-.PHONY: demo test check format lint types clean
+.PHONY: demo test check format lint types docs notebooks clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -39,6 +43,15 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports --no-logo
+	$(site)
+
+docs: $(VENV)/.installed-docs
+	$(site)
+	@echo "the site: build/site/index.html"
+
+notebooks: $(VENV)/.installed-docs
+	$(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[test]'
+	$(VENV)/bin/python -m pytest -q -m slow tests/test_notebooks.py
 
 types: $(VENV)/.installed-dev
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
@@ -59,6 +72,11 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing rdejax, JAX and pytest into $(VENV) (a few minutes the first time)"
 	$(PIP) --editable '.$(call extras,test)'
+	@touch $@
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing rdejax and what builds its documentation into $(VENV)"
+	$(PIP) --editable '.$(call extras,docs)'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python

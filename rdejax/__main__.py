@@ -25,6 +25,7 @@ _COMMANDS = {
     "submit": ("evaluate.submit", "results packed for a benchmark's server"),
     "train": ("train", "train a system by a recipe"),
     "data": ("data", "check and convert training data"),
+    "push": ("push", "weights and a model card to the Hugging Face Hub"),
     "convert": ("convert", "published PyTorch checkpoints as weights of this library"),
 }
 

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdejax.errors import RdejaxError
+from rdejax.hub import locate
 from rdejax.models import System
-from rdejax.models.weights import find_weights, read_model
+from rdejax.models.weights import read_model
 from rdejax.models.workdir import read_workdir
 from rdejax.propagate.ids import as_array, checked_index, checked_mask
 from rdejax.propagate.slots import starting_ids
@@ -43,7 +44,8 @@ def load_model(
     Args:
       name_or_path: name of bundled weights ("rde-lite"), a .safetensors file (as `rdejax train` and
         `rdejax convert` write), the work folder of a training run, or a PyTorch .pth of a
-        published RDE or STCN network.
+        published network; or "hf://OWNER/NAME", weights on the Hugging Face Hub (needs
+        `rdejax[hub]`; see `rdejax.hub.download` for what happens offline).
       memory: name of the memory rule, or a Python file that registers one.
       every: memorise every n-th frame, 1 or more.
       size: shorter side, in pixels, that frames are resized to before the network, 16 or more; None
@@ -72,7 +74,7 @@ def load_model(
         "pad": pad,
     }
     settings |= {name: value for name, value in own.items() if value is not _OWN}
-    path = find_weights(str(name_or_path))
+    path = locate(str(name_or_path))
     if path.suffix in (".pth", ".pt", ".pkl", ".tar"):
         from rdejax.convert import convert_file
 

@@ -83,7 +83,7 @@ def test_a_log_that_does_not_fit(tmp_path, small_files, what) -> None:
         with Monitor(tmp_path, first=0, total=10**6) as monitor:
             for step in range(2000):
                 if what == "log.jsonl":
-                    monitor._board.scalars = lambda step, values: None
+                    monitor._loggers[0].scalars = lambda step, values: None
                 else:
                     monitor._log.write = lambda text: None
                 monitor.metrics(step, values)

@@ -192,7 +192,11 @@ class TrainConfig:
       save_every: steps between checkpoints.
       keep: last checkpoints kept, beside the best by validation.
       log_every: steps between log lines.
-      images_every: steps between pictures (input, truth, prediction) in TensorBoard; 0: none.
+      images_every: steps between pictures (input, truth, prediction) in the loggers; 0: none.
+      logger: where numbers and pictures go beside the run's own log: tensorboard, wandb, mlflow;
+        several, or none.
+      profile: steps of which a trace is written to `WORKDIR/profile`, for TensorBoard's profiler or
+        Perfetto: the second step of this start and those after it; 0: none.
       threads: threads that prepare clips, per worker.
       workers: processes that prepare clips; 0: the training process itself.
     """
@@ -223,6 +227,8 @@ class TrainConfig:
     keep: int = 2
     log_every: int = 20
     images_every: int = 0
+    logger: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    profile: int = 0
     threads: int = 2
     workers: int = 0
 
@@ -232,7 +238,7 @@ class TrainConfig:
         for name in ("batch", "steps", "save_every", "keep", "log_every", "threads"):
             if getattr(self, name) < 1:
                 raise RdejaxError(f"{name}={getattr(self, name)}: give 1 or more")
-        for name in ("images_every", "workers", "seed"):
+        for name in ("images_every", "workers", "seed", "profile"):
             if getattr(self, name) < 0:
                 raise RdejaxError(f"{name}={getattr(self, name)}: give 0 or more")
         if self.scale.accumulate < 1 or self.batch % self.scale.accumulate:

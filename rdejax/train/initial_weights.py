@@ -13,9 +13,9 @@ from rdejax.convert.build import convert_state_dict
 from rdejax.convert.imagenet import load_imagenet_trunk
 from rdejax.convert.torch_pickle import load_state_dict
 from rdejax.errors import RdejaxError
+from rdejax.hub import locate
 from rdejax.models import System
 from rdejax.models.weights import (
-    find_weights,
     load_into,
     read_weights,
     shapes_of,
@@ -64,7 +64,7 @@ def initial_weights(where: str) -> Arrays:
     Raises:
       RdejaxError: there are none.
     """
-    path = find_weights(where)
+    path = locate(where)
     if path.is_dir():
         return read_averaged(path)
     if path.suffix in (".pth", ".pt", ".pkl", ".tar"):

@@ -36,6 +36,7 @@ from rdejax.train.parallel import (
     state_shardings,
 )
 from rdejax.train.plan import plan_lines
+from rdejax.train.profile import Trace
 from rdejax.train.step import TrainState, init_state, make_predict, make_step, merge
 from rdejax.train.system import create_system
 from rdejax.train.validate import (
@@ -100,11 +101,19 @@ def _train(config: TrainConfig, workdir: Path, *, resume: bool) -> Path:
         batches = _load(config, sources, first)
         if active:
             record_start(workdir, config, first)
-        monitor = Monitor(workdir, first=first, total=config.steps, active=active)
-        with monitor, StopSignals() as stop:
+        monitor = Monitor(
+            workdir,
+            first=first,
+            total=config.steps,
+            active=active,
+            loggers=config.logger,
+            config=as_json(config),
+        )
+        trace = Trace(workdir / "profile", config.profile)
+        with monitor, StopSignals() as stop, trace:
             for line in (*notes, *plan_lines(config, model, state, sources, workdir)):
                 monitor.say(line)
-            run = _Run(config, workdir, model, mesh, checkpoints, validated, monitor, stop)
+            run = _Run(config, workdir, model, mesh, checkpoints, validated, monitor, stop, trace)
             state = run.steps(batches, state, first)
             checkpoints.wait()
             weights = workdir / "weights.safetensors"
@@ -171,6 +180,7 @@ class _Run:
     validated: list[tuple[ValidateConfig, list[VideoSequence]]]
     monitor: Monitor
     stop: StopSignals
+    trace: Trace
 
     def __post_init__(self) -> None:
         self.window = Window(lambda: self.checkpoints.latest)
@@ -203,6 +213,8 @@ class _Run:
                 self.clock.restart()
             else:
                 self.clock.step()
+                self.trace.step(metrics)
+            self.trace.begin()
             self._report(done, state, batch)
             if agree(self.stop.asked):
                 self._stop(done, state)

@@ -1,10 +1,11 @@
-"""Where a run tells how it goes: terminal, `log.jsonl`, TensorBoard."""
+"""Where a run tells how it goes: terminal, `log.jsonl`, loggers."""
 
 import contextlib
+import datetime
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from rdejax.train.event_file import EventFile
+from rdejax.train.loggers import Logger, naming, open_loggers
 
-# Groups of TensorBoard's cards; what is not named here is a term of the loss.
+# Groups of the loggers' scalars; what is not named here is a term of the loss.
 _GROUPS = {
     "iou": "train",
     "learning_rate": "optimizer",
@@ -76,30 +77,40 @@ class Clock:
 class Monitor:
     """Writes and shows a run's numbers and pictures; a context manager.
 
-    On a terminal a progress bar; elsewhere a line of JSON for each entry of the log.
+    On a terminal a progress bar; elsewhere a line of JSON for each entry of the log, with the time
+    left.
 
     Args:
-      workdir: gets `log.jsonl` and `tensorboard/`, both continued from step `first`.
+      workdir: gets `log.jsonl` and what the loggers write, continued from step `first`.
       first: steps done before.
       total: steps of the whole run.
       active: whether this process writes; only one of a run may.
+      loggers: names of `rdejax.train.loggers.LOGGERS`.
+      config: the run's configuration, for loggers that show it.
     """
 
-    def __init__(self, workdir: Path, *, first: int, total: int, active: bool = True):
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        first: int,
+        total: int,
+        active: bool = True,
+        loggers: Sequence[str] = ("tensorboard",),
+        config: dict[str, Any] | None = None,
+    ):
         self._workdir, self._first, self._total, self._active = workdir, first, total, active
+        self._names, self._config = loggers, config or {}
         self._log: Any = None
-        self._board: Any = None
+        self._loggers: list[Logger] = []
         self._bar: Any = None
         self._task: Any = None
 
     def __enter__(self) -> "Monitor":
         if not self._active:
             return self
+        self._loggers = open_loggers(self._names, self._workdir, self._config, self._first)
         self._log = open(self._workdir / "log.jsonl", "a", encoding="utf-8")
-        # A killed run has written steps that are done again now.
-        purge = self._first + 1 if self._first else None
-        with _naming(self._workdir / "tensorboard"):
-            self._board = EventFile(self._workdir / "tensorboard", purge)
         if sys.stdout.isatty():
             self._open_bar()
         return self
@@ -107,7 +118,7 @@ class Monitor:
     def __exit__(self, kind: object, value: object, trace: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        for file in (self._log, self._board):
+        for file in (self._log, *self._loggers):
             if file is not None:
                 # What could not be written has been told, and closing tries to write it again.
                 with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
@@ -127,7 +138,10 @@ class Monitor:
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Means over the steps since the last call."""
-        self._write({"step": step, **{name: _round(v) for name, v in values.items()}})
+        line = {"step": step, **{name: _round(v) for name, v in values.items()}}
+        seconds = (self._total - step) * values.get("seconds_per_step", 0.0)
+        left = str(datetime.timedelta(seconds=round(seconds)))
+        self._write(line, **({"time_left": left} if seconds else {}))
         if self._bar is not None:
             names = ("loss", "iou", "seconds_per_step")
             shown = [f"{name} {values[name]:.3g}" for name in names if name in values]
@@ -149,10 +163,9 @@ class Monitor:
         )
 
     def picture(self, step: int, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """A picture for TensorBoard."""
-        if self._board is not None:
-            with _naming(self._workdir / "tensorboard"):
-                self._board.picture(step, "clips", image)
+        """A picture for the loggers."""
+        for logger in self._loggers:
+            logger.picture(step, image)
 
     def _open_bar(self) -> None:
         from rich import progress
@@ -168,30 +181,19 @@ class Monitor:
         self._task = self._bar.add_task("", total=self._total, status="compiling")
         self._bar.update(self._task, completed=self._first)
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: dict[str, Any], **shown: Any) -> None:
+        """An entry of the log; `shown` is for readers of the moment only."""
         if not self._active:
             return
-        text = json.dumps(line)
-        with _naming(self._workdir / "log.jsonl"):
-            self._log.write(text + "\n")
+        with naming(self._workdir / "log.jsonl"):
+            self._log.write(json.dumps(line) + "\n")
             self._log.flush()
         if self._bar is None:
-            print(text, flush=True)
+            print(json.dumps(line | shown), flush=True)
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
-        if self._board is not None:
-            with _naming(self._workdir / "tensorboard"):
-                self._board.scalars(step, values)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors of the block name the file: the system does so only where one is opened."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        for logger in self._loggers:
+            logger.scalars(step, values)
 
 
 def _round(value: float) -> float:

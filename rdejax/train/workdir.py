@@ -28,6 +28,8 @@ _HARMLESS = (
     "save_every",
     "keep",
     "images_every",
+    "logger",
+    "profile",
     "threads",
     "workers",
     "skip_bad",
