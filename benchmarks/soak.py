@@ -198,7 +198,9 @@ def soak(trial: Trial, kills: int, rng: np.random.Generator) -> Iterator[Counter
         same = same and all(np.array_equal(got[name], expected[name]) for name in got)
         left = any(word in path.name for path in trial.output.rglob("*") for word in _LEFT)
         counts = {"trials": 1, "killed": killed, "begun_writing": begun_writing}
-        counts |= {"wrong": not same, "left": left, "shared_memory_left": shared_memory() > before}
+        counts |= {"wrong": not same, "left": left}
+        # Of training alone: other programs' would be taken for its own.
+        counts["shared_memory_left"] = trial.again != trial.command and shared_memory() > before
         yield Counter({name: int(value) for name, value in counts.items()})
 
 

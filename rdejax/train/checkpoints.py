@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Checkpoints:
         # A full disk fails dozens of writes, each with a traceback of its own; one error is raised.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        _quiet_late_answers()
         last = checkpoint_managers.LatestN(keep)
         best = checkpoint_managers.BestN(
             get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
@@ -199,6 +201,23 @@ def abstract(state: Any, shardings: Any) -> Any:
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
     )
+
+
+def _quiet_late_answers() -> None:
+    """Writes that are under way when another one fails answer to a loop that is closed by then.
+
+    That cannot be raised anywhere, so Python prints a traceback for each.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        late = isinstance(unraisable.exc_value, RuntimeError) and unraisable.object is None
+        if not (late and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    hook.late_answers = True  # type: ignore[attr-defined]
+    if not hasattr(before, "late_answers"):
+        sys.unraisablehook = hook
 
 
 def _system_error(error: BaseException) -> int | None:
