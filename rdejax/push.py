@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from rdejax.cli import cli_errors, program
+from rdejax.cli import cli_errors
+from rdejax.options import parse_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> None:
     """Parses `argv` (the process's own by default) and pushes."""
-    args = tyro.cli(Arguments, args=argv, prog=program(), config=(tyro.conf.FlagCreatePairsOff,))
     with cli_errors():
+        args = parse_options(Arguments, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
         from rdejax.hub import push
 
         page = push(

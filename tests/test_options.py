@@ -24,6 +24,7 @@ WRONG = {
     "report a --megabytes x": "could not convert string to float: 'x'",
     "visualize": "Expected one of {overlay, sheet,",
     "visualize strip": "missing: VIDEO, --output FILE, --results DIR",
+    "push": "missing: ",
     "submit": "missing: --dataset {",
     "train rde_lite_smoke": "missing: --workdir PATH",
     "train rde_lite_smoke --workdir w --steps x": "Error parsing --steps: invalid literal",
