@@ -15,7 +15,7 @@ EXTRAS ?=
 comma := ,
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 # Plugins tell of themselves whatever happens; what is wrong with the pages, --strict says.
-site = NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(VENV)/bin/mkdocs build --strict --quiet
+site = NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(VENV)/bin/mkdocs build --strict
 extras = [$(1)$(if $(EXTRAS),$(comma)$(EXTRAS))]
 
 .PHONY: demo test check format lint types docs notebooks clean

@@ -61,6 +61,9 @@ def test_weights_of_the_rule_stay_out_where_its_settings_leave_it_no_use_for_the
         without.build(every=7)
     with pytest.raises(RdejaxError, match="has no weights for memory .*which learns some"):
         stored("bank").build(memory=str(path))
+    # Weights of another rule are no reason to name a single missing one without saying what to do.
+    with pytest.raises(RdejaxError, match=r"learns some .memory/gate.; train .* --init-partial"):
+        stored("rde").build(memory=str(path))
 
 
 def test_sizes_are_those_of_the_config() -> None:
