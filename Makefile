@@ -2,6 +2,7 @@
 # make test   install into .venv and run the tests
 # make docs   build the site into build/site; broken links and unknown names fail
 # make notebooks   run the notebooks of examples/notebooks from top to bottom
+# make browser   the tests that need a Chromium, which is not installed by this
 # make check  everything CI runs: formatter, linter, order of imports, type checker, tests
 #
 # Needs Python >= 3.11 with venv and pip. PYTHON=python3.12 chooses another one, EXTRAS=cuda12 adds
@@ -18,7 +19,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 site = NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(VENV)/bin/mkdocs build --strict
 extras = [$(1)$(if $(EXTRAS),$(comma)$(EXTRAS))]
 
-.PHONY: demo test check format lint types docs notebooks clean
+.PHONY: demo test browser check format lint types docs notebooks clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -32,6 +33,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --durations=10
+
+# Skipped, with a word, where no Chromium is found.
+browser: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -q -rs -m "slow or not slow" tests/test_app_browser.py tests/test_report_browser.py
 
 check: lint types test
 

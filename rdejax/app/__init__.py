@@ -1,0 +1,1 @@
+"""Drawing first masks, following them, and mending frames, in a browser on this machine."""
