@@ -81,6 +81,8 @@ def read_by(
     def read(words: list[str]) -> Any:
         try:
             return parse(words[0])
+        except RdejaxError as error:  # which says it itself
+            fail(str(error), 2)
         except ValueError:
             fail(f"{flag} {words[0]}: must be {wanted}", 2)
 

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from io_helpers import read_ids, tiny_weights, write_video
+from io_helpers import read_ids, write_video
 
 import rdejax
 from rdejax.app import drawing
@@ -14,7 +14,7 @@ from rdejax.infer.__main__ import main as infer
 from rdejax.io.masks import write_mask
 from rdejax.io.video import open_frames
 
-COUNT, SIZE = 16, (32, 48)
+COUNT, SIZE = 16, (48, 64)
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +24,18 @@ def clip(tmp_path_factory):
     frames = np.repeat(frames, COUNT, 0)
     for t in range(COUNT):
         frames[t, 6:20, 4 + t : 18 + t] = (230, 180, 60)
-    return write_video(folder / "clip.mp4", frames), tiny_weights(folder / "tiny.safetensors")
+    return write_video(folder / "clip.mp4", frames)
 
 
 @pytest.fixture(scope="module")
-def model(clip):
-    return rdejax.load_model(str(clip[1]), size=None)
+def model():
+    return rdejax.load_model("rde-lite", size=None)
 
 
 @pytest.fixture
 def session(clip, model, monkeypatch):
     monkeypatch.setattr("rdejax.app.session._SPACING", 3)
-    with Session(open_frames(clip[0]), model, chunk=3) as session:
+    with Session(open_frames(clip), model, chunk=3) as session:
         yield session
 
 
@@ -54,6 +54,8 @@ def test_what_is_saved_is_what_infer_makes_of_what_was_drawn(session, clip, tmp_
     session.draw(1, 1, region(6, 20, 5, 19))
     assert session.propagate(told.append)
     assert told[-1] == session.done == COUNT and told == sorted(told)
+    found, square = session.mask(6) == 1, region(6, 20, 10, 24)
+    assert (found & square).sum() / (found | square).sum() > 0.4  # it is followed
     session.draw(7, 1, region(2, 12, 30, 44))  # mended
     session.draw(9, 2, region(22, 30, 4, 20))  # another one begins
     assert session.done == 7 and session.objects == [1, 2]
@@ -62,8 +64,8 @@ def test_what_is_saved_is_what_infer_makes_of_what_was_drawn(session, clip, tmp_
     assert (summary["frames"], summary["objects"]) == (COUNT, [1, 2])
     assert summary["drawn"] == ["00001", "00007", "00009"]
     given = ["--mask", tmp_path / "out" / "drawn", "--use-all-masks", "--size", "full", "--quiet"]
-    given += ["--checkpoint", clip[1], "--output", tmp_path / "infer"]
-    infer([str(word) for word in (clip[0], *given)])
+    given += ["--output", tmp_path / "infer"]
+    infer([str(word) for word in (clip, *given)])
     for name in session.source.names:
         ours, theirs = (read_ids(tmp_path / d / "masks" / f"{name}.png") for d in ("out", "infer"))
         # Frames in other chunks are computed by other programs: a pixel on an edge may differ.
@@ -128,7 +130,7 @@ def test_drawing_takes_pixels_from_others_and_erasing_gives_none_back(session) -
     session.draw(0, 1, region(20, 25, 0, 10), "replace")
     assert (session.mask(0) == 1).sum() == 50
     with pytest.raises(RdejaxError, match="nothing would be left"):
-        session.draw(0, 2, region(0, 32, 0, 48), "erase")
+        session.draw(0, 2, region(0, 48, 0, 64), "erase")
 
 
 def test_nothing_is_changed_while_the_video_is_gone_through(session) -> None:

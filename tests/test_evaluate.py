@@ -566,3 +566,27 @@ def test_label_propagation_follows_the_features():
 def test_too_few_threads_are_refused(workers):
     with pytest.raises(RdejaxError, match=f"workers={workers}: give 1 or more"):
         run_plans([], workers)
+
+
+def test_true_masks_in_colours_have_the_ids_that_inference_gives_them(tmp_path):
+    """What infer takes as first masks, evaluation takes as true ones."""
+
+    from rdejax.evaluate.truth import read_truth
+    from rdejax.io.datasets import VideoSequence
+    from rdejax.io.given import collect_masks
+
+    colours, paths = {2: (200, 7, 9), 1: (10, 200, 30), 3: (220, 20, 220)}, {}
+    for frame, ids in enumerate(((2,), (1, 2), (2, 3))):
+        picture = np.zeros((20, 40, 3), np.uint8)
+        for index in ids:
+            picture[4:16, 10 * index : 10 * index + 8] = colours[index]
+        paths[f"{frame:05d}"] = tmp_path / f"{frame:05d}.png"
+        Image.fromarray(picture).save(paths[f"{frame:05d}"])
+    sequence = VideoSequence("s", (), paths)
+    given = collect_masks(dict(enumerate(paths.values())), (20, 40), all_masks=True)
+    for frame, path in enumerate(paths.values()):
+        np.testing.assert_array_equal(read_truth(sequence, path), given.masks[frame])
+    assert len(given.objects) == 3
+    (tmp_path / "00001.png").write_bytes(b"")
+    with pytest.raises(RdejaxError, match="00001.png"):
+        read_truth(sequence, paths["00001"])

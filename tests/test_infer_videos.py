@@ -223,6 +223,16 @@ def test_a_list_of_names(videos, loaded, capsys):
     )
 
 
+def test_parts_are_disjoint_and_together_all(videos, loaded, capsys):
+    for part in ("1/3", "2/3", "3/3"):
+        many(videos, "--shard", part, out=f"out{part[0]}")
+    held = [sorted(path.name for path in (videos / f"out{k}").glob("*")) for k in (1, 2, 3)]
+    assert sorted(name for names in held for name in names) == ["a", "b"] and [] in held
+    assert "holds none" in capsys.readouterr().err
+    arguments = [videos / "in", "--mask", videos / "masks", "--output", videos / "o"]
+    assert "give I/N, such as 3/16" in fails(capsys, *arguments, "--shard", "4")
+
+
 def test_one_that_cannot_be_segmented_does_not_keep_the_others(videos, loaded, capsys):
     (videos / "in" / "a.mp4").write_bytes(b"no video")
     message = fails(capsys, videos / "in", "--mask", videos / "masks", "--output", videos / "out")

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if importlib.util.find_spec("nicegui") is None:
             raise RdejaxError("nicegui is not installed: pip install 'rdejax[app]' (or '.[app]')")
         from rdejax.infer.cli import ModelOptions
-        from rdejax.infer.run import load
+        from rdejax.infer.model import load
         from rdejax.io.video import open_frames
 
         source = open_frames(args.video)

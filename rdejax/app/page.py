@@ -331,6 +331,8 @@ class Page:
     async def _propagate(self) -> None:
         self._strokes = []
         await run.io_bound(self._session.propagate)
+        if self._follow.value:
+            self._slider.set_value(max(self._session.done, 1) - 1)
         self._show()
 
     async def _save(self) -> None:

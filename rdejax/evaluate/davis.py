@@ -11,6 +11,7 @@ from pathlib import Path
 from rdejax.errors import RdejaxError
 from rdejax.evaluate.score_sequences import Plan, check_complete, masks_folder, run_plans
 from rdejax.evaluate.scores import Scores
+from rdejax.evaluate.truth import read_truth
 from rdejax.io.datasets import VideoSequence, list_sequences
 from rdejax.io.masks import BENCHMARK, VOID, ids_of, read_mask
 
@@ -95,14 +96,14 @@ def _plan(dataset: str, sequence: VideoSequence, results: Path) -> Plan:
     if dataset == "davis2017":
         ids = objects_of(first)
         return Plan(sequence, folder, stems, False, ids, ids)
-    opening = ids_of(read_mask(first, BENCHMARK))
+    opening = ids_of(read_truth(sequence, first))
     return Plan(sequence, folder, stems, False, None, opening - {VOID})
 
 
 def _is_binary(sequence: VideoSequence) -> bool:
     """Whether the first true mask that holds anything holds 0 and 255 only."""
     for path in sequence.masks.values():
-        if found := ids_of(read_mask(path, BENCHMARK)):
+        if found := ids_of(read_truth(sequence, path)):
             return found == {VOID}
     raise RdejaxError(
         f"{masks_folder(sequence)}: every true mask is empty; scoring needs at least one object"

@@ -15,6 +15,7 @@ import numpy as np
 from rdejax.errors import RdejaxError, shorten
 from rdejax.evaluate.measures import frame_scores
 from rdejax.evaluate.scores import ObjectScore, Scores
+from rdejax.evaluate.truth import read_truth
 from rdejax.io.datasets import VideoSequence
 from rdejax.io.masks import BENCHMARK, VOID, ids_of, merged, read_mask
 
@@ -61,8 +62,11 @@ class Plan:
           RdejaxError: an unreadable mask, another size, an id that is no object.
         """
         truth_path, path = self.sequence.masks[stem], self.results / f"{stem}.png"
-        rules = merged(BENCHMARK) if self.merge else BENCHMARK
-        truth, result = read_mask(truth_path, rules), read_mask(path, rules)
+        if self.merge:
+            rules = merged(BENCHMARK)
+            truth, result = read_mask(truth_path, rules), read_mask(path, rules)
+        else:
+            truth, result = read_truth(self.sequence, truth_path), read_mask(path, BENCHMARK)
         if truth.shape != result.shape:
             raise RdejaxError(
                 f"{path}: mask is {result.shape[1]}x{result.shape[0]} but {truth_path} is "

@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         # Inference knows nothing of the report, which reads what inference writes.
         from rdejax.infer.many import run_videos, videos_in
-        from rdejax.infer.run import load, run_dataset, run_video
+        from rdejax.infer.model import load
+        from rdejax.infer.run import run_dataset, run_video
 
         known: dict[Path, dict[str, Any]]
         if arguments.data.dataset is not None:

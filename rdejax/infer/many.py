@@ -10,7 +10,7 @@ from rdejax.cli import note
 from rdejax.errors import RdejaxError, shorten
 from rdejax.folders import Locked, check_name
 from rdejax.infer.cli import Arguments
-from rdejax.infer.shard import WHOLE, Shard, part_of
+from rdejax.infer.shard import WHOLE, part_of
 from rdejax.io.datasets import FRAME_SUFFIXES, list_files, natural_key, read_names
 from rdejax.io.video import FrameSource
 
@@ -74,7 +74,6 @@ def run_videos(
     videos: dict[str, Path],
     run: Callable[..., FrameSource],
     load: Callable[[], Any],
-    shard: Shard = WHOLE,
 ) -> dict[Path, FrameSource]:
     """Segments videos, each into `OUT/<name>` as if it were the only one.
 
@@ -86,7 +85,6 @@ def run_videos(
       videos: by name.
       run: segments one, given its arguments and the model.
       load: loads the model.
-      shard: which part of the videos.
 
     Returns:
       The videos by their result folders.
@@ -98,6 +96,7 @@ def run_videos(
     if arguments.sequences is not None:
         wanted = read_names(arguments.sequences, list(videos))
         videos = {name: path for name, path in videos.items() if name in wanted}
+    shard = arguments.shard
     names = part_of(list(videos), shard, lambda name: name, lambda name: _bytes(videos[name]))
     each = {name: _arguments_of(arguments, name, videos[name]) for name in names}
     quiet = arguments.result.quiet
@@ -132,6 +131,7 @@ def _arguments_of(arguments: Arguments, name: str, path: Path) -> Arguments:
         mask=_mask_of(arguments, name),
         beside=beside,
         sequences=None,
+        shard=WHOLE,
         output=arguments.output / name,
     )
 

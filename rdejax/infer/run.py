@@ -13,7 +13,7 @@ from rdejax.errors import RdejaxError
 from rdejax.folders import locked, lying_in
 from rdejax.infer.backward import Backward, NothingForward, segment_backward, total
 from rdejax.infer.beside import digest_beside, read_beside
-from rdejax.infer.cli import Arguments, MaskOptions, ModelOptions
+from rdejax.infer.cli import Arguments, MaskOptions
 from rdejax.infer.dataset import (
     WRITTEN,
     BenchmarkFolder,
@@ -22,8 +22,10 @@ from rdejax.infer.dataset import (
     segment_sequence,
     totals,
 )
+from rdejax.infer.model import describe, environment, frames_at_once, load, make_stream
 from rdejax.infer.progress import ProgressDisplay
 from rdejax.infer.results import ResultFolder
+from rdejax.infer.shard import part_of
 from rdejax.infer.timing import Pace, write_pace
 from rdejax.infer.video import Segmenter, segment_to_folder
 from rdejax.io.datasets import (
@@ -113,7 +115,7 @@ def _run_video(
     folder = ResultFolder(
         arguments.output,
         {
-            **_describe(options, model),
+            **describe(options, model),
             "source": source.fingerprint(),
             "masks": _digest_masks(given),
             **({"beside": digest_beside(beside)} if beside else {}),
@@ -130,8 +132,8 @@ def _run_video(
         _say(f"{folder.path}: is whole already, nothing to do", quiet)
         return
     values = _segment(model, arguments, source, given, beside, folder)
-    environment = _environment(options, model)
-    summary = folder.finish({**values, **_facts(source, given, fps), **environment})
+    noted = {**_facts(source, given, fps), **environment(options, model)}
+    summary = folder.finish({**values, **noted})
     _say(_sentence(folder.path, summary, len(given.objects)), quiet)
 
 
@@ -152,11 +154,11 @@ def _segment(
     """Segments one video into its folder, with progress on the terminal; the facts."""
     chunk, out = arguments.model.chunk, arguments.result
     direction = arguments.masks.direction
-    at_once = _chunk(model, chunk, source.size)
+    at_once = frames_at_once(model, chunk, source.size)
     pace = Pace(0)
 
     def stream_of(masks: Mapping[int, IdMask]) -> Segmenter:
-        return _make_stream(model, masks, chunk, use_all_masks=arguments.masks.use_all_masks)
+        return make_stream(model, masks, chunk, use_all_masks=arguments.masks.use_all_masks)
 
     def on_start(done: int, saved: int = folder.progress.frames) -> None:
         nonlocal pace
@@ -229,6 +231,12 @@ def run_dataset(arguments: Arguments) -> None:
     if arguments.sequences is not None:
         named = read_names(arguments.sequences, [sequence.name for sequence in sequences])
         sequences = [sequence for sequence in sequences if sequence.name in named]
+    sequences = part_of(
+        sequences, arguments.shard, lambda each: each.name, lambda each: len(each.frames)
+    )
+    if not sequences:
+        note(f"part {arguments.shard} holds no sequence", quiet=arguments.result.quiet)
+        return
     _keep_inputs(arguments, sequences)
     frames, masks = ({path.parent for path in paths} for paths in _files(sequences))
     _note_left_out(frames, FRAME_SUFFIXES, arguments.result.quiet)
@@ -242,7 +250,7 @@ def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: An
     data, options = arguments.data, arguments.model
     overwrite, quiet = arguments.result.overwrite, arguments.result.quiet
     assert data.dataset is not None
-    run = {**_describe(options, model), "dataset": data.dataset}
+    run = {**describe(options, model), "dataset": data.dataset}
 
     def beside_of(sequence: VideoSequence) -> Path | None:
         return arguments.beside and arguments.beside / f"{sequence.name}.npz"
@@ -266,101 +274,21 @@ def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: An
             source = FolderFrames(sequence.frames[0].parent, sequence.frames)
             given = read_given(sequence, source, options.max_objects)
             values = segment_sequence(
-                _make_stream(model, given.masks, options.chunk),
+                make_stream(model, given.masks, options.chunk),
                 sequence.name,
                 source,
                 given,
                 folder,
                 identity=identities[sequence.name],
                 beside=read_beside(beside_of(sequence), model, len(source)),
-                chunk=_chunk(model, options.chunk, source.size),
+                chunk=frames_at_once(model, options.chunk, source.size),
                 on_frames=lambda count, before=before: display.update(before + count),
             )
             done += values["frames"]
     values = totals(folder.sequences)
-    environment = _environment(options, model)
-    summary = folder.finish({**values, "split": data.split, **environment})
+    noted = {"split": data.split, **environment(options, model)}
+    summary = folder.finish({**values, **noted})
     _say(_sentence(folder.path, summary, values["objects"]), quiet)
-
-
-def load(options: ModelOptions, dataset: str | None = None) -> Any:
-    """Loads the model with the settings of the command line, the data set and the defaults.
-
-    What is given on the command line wins, then the preset it names, then what the weights carry if
-    that is not the system's default, then what the system's authors published for the data set.
-
-    Raises:
-      RdejaxError: see `rdejax.load_model`; or a preset that the system does not have.
-    """
-    import rdejax
-    from rdejax.memory.registry import rule_settings
-    from rdejax.models.registry import resettled
-    from rdejax.propagate.geometry import DEFAULT_SIZE
-
-    given = options.overrides
-    model = rdejax.load_model(options.checkpoint, **given)
-    more: dict[str, Any] = {}
-    if model.settings.size is None and "size" not in given:
-        more["size"] = DEFAULT_SIZE
-    known = {"every", *rule_settings(model.settings.memory)}
-    carried, usual = (_flat(settings) for settings in (model.settings, model.default_settings))
-    if options.preset is not None and options.preset not in model.published:
-        have = ", ".join(model.published) or "none"
-        raise RdejaxError(
-            f"--preset {options.preset}: model {model.name!r} has no preset of that name; of its "
-            f"authors are: {have}"
-        )
-    for name, value in model.published.get(options.preset or dataset or "", {}).items():
-        if name in known and (options.preset or carried.get(name) == usual.get(name)):
-            more[name] = value
-    more = {name: value for name, value in more.items() if name not in given}
-    return resettled(model, **more) if more else model
-
-
-def _flat(settings: Any) -> dict[str, Any]:
-    return {"every": settings.every, **dict(settings.memory_settings)}
-
-
-def _make_stream(
-    model: Any, masks: Mapping[int, IdMask], chunk: int | None, **options: Any
-) -> Segmenter:
-    import rdejax
-    from rdejax.propagate.slots import known_layout
-
-    return rdejax.stream(model, layout=known_layout(masks), chunk=chunk, **options)
-
-
-def _chunk(model: Any, chunk: int | None, size: tuple[int, int]) -> int:
-    from rdejax.propagate.geometry import Geometry
-    from rdejax.propagate.schedule import frames_per_call
-
-    settings = model.settings
-    inner = Geometry.of(size, settings.size, settings.pad, settings.enlarge).inner
-    return frames_per_call(chunk, settings.every, size, inner)
-
-
-def _describe(options: ModelOptions, model: Any) -> dict[str, Any]:
-    """What decides the result, on the model's side."""
-    settings = model.settings.as_dict()
-    described = {"checkpoint": _identify(options.checkpoint), "settings": settings}
-    if settings["memory"].endswith(".py"):
-        described["memory_file"] = _identify(settings["memory"])
-    return described
-
-
-def _identify(name_or_path: str) -> str:
-    """A name as it is; a file or folder with a digest, so that a changed one is noticed."""
-    path = Path(name_or_path)
-    if not path.exists():
-        return name_or_path
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            digest.update(str(file.relative_to(path.parent)).encode())
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return f"{path.name} {digest.hexdigest()[:16]}"
 
 
 def _digest_masks(given: GivenMasks) -> str:
@@ -383,27 +311,6 @@ def _facts(source: FrameSource, given: GivenMasks, fps: Any) -> dict[str, Any]:
     if given.colours:
         values["colours"] = {str(index): colour for index, colour in given.colours.items()}
     return values
-
-
-def _environment(options: ModelOptions, model: Any) -> dict[str, Any]:
-    import jax
-    from flax import nnx
-
-    import rdejax
-    from rdejax.models.weights import bundled
-
-    # Names of bundled weights stay when the weights of a new version differ.
-    weights = bundled().get(options.checkpoint)
-    parameters = jax.tree.leaves(nnx.state(model, nnx.Param))
-    return {
-        "model": model.name,
-        **({"weights": _identify(str(weights))} if weights else {}),
-        "parameters": sum(leaf.size for leaf in parameters),
-        "settings": model.settings.as_dict(),
-        "version": rdejax.__version__,
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-    }
 
 
 def _inputs(arguments: Arguments, model: Any, source: FrameSource, given: GivenMasks) -> list[Path]:
