@@ -24,7 +24,7 @@ BROWSER = next(
 )
 COUNT = 10
 # The cockatoo in the first frame, in shares of its width and height.
-BIRD = ((0.34, 0.02), (0.76, 0.99))
+BIRD = ((0.33, 0.005), (0.78, 0.995))
 
 pytestmark = [
     pytest.mark.skipif(not BROWSER, reason="no Chromium is installed"),
@@ -125,7 +125,8 @@ def test_draw_propagate_mend_and_save(page, served):
     masks = np.stack([read_ids(path) for path in sorted((out / "masks").glob("*.png"))])
     truth = read_ids(DEMO / "cockatoo.png") > 0
     # GrabCut from one box is no more than a beginning, but it is the bird's.
-    assert (masks[0] == 1)[truth].mean() > 0.25 and truth[masks[0] == 1].mean() > 0.8
+    found = masks[0] == 1
+    assert (found & truth).sum() / (found | truth).sum() > 0.3
     assert all((mask == 1).any() for mask in masks)
     assert not (masks[:4] == 2).any() and (masks[4] == 2).any()
     assert len(list(open_frames(out / "overlay.mp4"))) == COUNT

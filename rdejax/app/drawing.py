@@ -12,7 +12,10 @@ Point = tuple[float, float]  # (x, y) in pixels of the frame
 Region = Bool[np.ndarray, "h w"]
 
 # GrabCut works on a picture of at most this longer side, and takes so many rounds.
-_SIDE, _ROUNDS = 360, 4
+_SIDE, _ROUNDS = 480, 4
+# Of a box, the ellipses that are the object for certain and probably, in sizes of the box. With the
+# whole box as probable object, objects that fill it vanish.
+_CORE, _BODY = 0.35, 1.2
 # What of the frame around a stroke it looks at, in sizes of the stroke.
 _AROUND = 0.75
 
@@ -65,12 +68,20 @@ def box(size: tuple[int, int], a: Point, b: Point) -> Region:
 
 
 def cut_out_box(frame: UInt8[np.ndarray, "h w 3"], inside: Region) -> Region:
-    """The object in a box, by GrabCut: what lies outside is background for certain.
+    """The object in a box, by GrabCut.
+
+    What lies outside is background for certain, and the middle is the object.
 
     Raises:
       RdejaxError: nothing was found in it.
     """
-    hints = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    middle = (int(columns[0] + columns[-1]) // 2, int(rows[0] + rows[-1]) // 2)
+    hints = np.where(inside, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
+    for share, mark in ((_BODY, cv2.GC_PR_FGD), (_CORE, cv2.GC_FGD)):
+        axes = tuple(max(1, round(share * len(side) / 2)) for side in (columns, rows))
+        within = cv2.ellipse(np.zeros_like(hints), middle, axes, 0, 0, 360, 1, -1) > 0
+        hints[within & inside] = mark
     return _grab_cut(frame, hints)
 
 
