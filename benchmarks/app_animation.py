@@ -96,17 +96,23 @@ def play(page, film: Film, count: int) -> None:
     slider = page.query_selector("[data-test=slider]").bounding_box()
     middle = slider["x"] + slider["width"] * 0.5
     page.mouse.click(middle, slider["y"] + slider["height"] / 2)
-    page.click("[data-test=tools] >> text=Brush")
+    page.click("[data-test=tools] >> text=Eraser")
     time.sleep(1)
     film.shoot(700)
-    page.mouse.move(*at(0.5, 0.45))
-    page.mouse.down()
-    for x, y in ((0.5, 0.5), (0.52, 0.6), (0.5, 0.7)):
-        page.mouse.move(*at(x, y), steps=4)
-        time.sleep(0.2)
-        film.shoot(160)
-    page.mouse.up()
-    time.sleep(0.8)
+    for path in (
+        ((0.765, 0.66), (0.785, 1.0)),
+        ((0.8, 1.0), (0.8, 0.66)),
+        ((0.83, 0.66), (0.84, 1.0)),
+    ):
+        page.mouse.move(*at(*path[0]))
+        page.mouse.down()
+        for share in (0.3, 0.6, 1.0):
+            x, y = (a + share * (b - a) for a, b in zip(*path, strict=True))
+            page.mouse.move(*at(x, min(y, 0.995)), steps=4)
+            time.sleep(0.2)
+            film.shoot(140)
+        page.mouse.up()
+        time.sleep(0.8)
     film.shoot(900)
     watch()
     page.click("[data-test=save]")
@@ -127,8 +133,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "rdejax.app", str(DEMO / "cockatoo.mp4"), "--no-browser"]
-        command += ["--size", args.size, "--output", f"{folder}/masks"]
-        app = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command += ["--size", args.size, "--output", "cockatoo-masks"]
+        app = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
         assert app.stdout is not None
         try:
             found = re.match(r"http://\S+", app.stdout.readline())

