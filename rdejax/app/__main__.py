@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from rdejax.io.video import open_frames
 
         source = open_frames(args.video)
-        port = _port(args.port)
+        _port(args.port)  # so that one that is taken is told at once
         model = load(ModelOptions(args.checkpoint, args.size, chunk=args.chunk))
         from rdejax.app.session import Session
 
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if args.mask is not None:
                 session.begin_with(args.mask)
             output = args.output or args.video.with_name(f"{args.video.stem}-masks")
-            _serve(session, output, port, show=not args.no_browser)
+            # Anew, for it may have been taken while the model was loaded.
+            _serve(session, output, _port(args.port), show=not args.no_browser)
 
 
 def _serve(session: Any, output: Path, port: int, *, show: bool) -> None:

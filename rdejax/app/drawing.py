@@ -117,7 +117,7 @@ def _grab_cut(frame: UInt8[np.ndarray, "h w 3"], hints: UInt8[np.ndarray, "h w"]
     picture = cv2.resize(frame, small, interpolation=cv2.INTER_AREA)
     marks = cv2.resize(hints, small, interpolation=cv2.INTER_NEAREST)
     sure = np.isin(marks, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    if not sure.any() or sure.all():
+    if not sure.any() or not (marks == cv2.GC_BGD).any():
         raise RdejaxError("no object can be cut out: leave some background around it")
     cv2.setRNGSeed(0)  # the same drawing gives the same mask
     models = np.zeros((1, 65)), np.zeros((1, 65))
