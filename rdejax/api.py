@@ -37,6 +37,7 @@ def load_model(
     enlarge: float = _OWN,
     near: float = _OWN,
     pad: int = _OWN,
+    precision: Literal["float32", "bfloat16"] = _OWN,
     **settings: Any,
 ) -> System:
     """A model with its weights, ready to segment.
@@ -54,6 +55,7 @@ def load_model(
       near: how strongly a pixel goes to the object, of those that claim it, whose latest mask is
         nearest, in logits for each 16 pixels; 0: not at all.
       pad: sides are padded to multiples of this, a multiple of 16.
+      precision: "bfloat16" for accelerators, see `Settings`; on CPUs streams refuse it.
       **settings: settings of the memory rule (`top_k`, `tau`, ...) or of the system, by name; those
         that are not given are the model's own. Unknown ones are refused, and the known ones named.
 
@@ -72,6 +74,7 @@ def load_model(
         "enlarge": enlarge,
         "near": near,
         "pad": pad,
+        "precision": precision,
     }
     settings |= {name: value for name, value in own.items() if value is not _OWN}
     path = locate(str(name_or_path))

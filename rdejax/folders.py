@@ -60,7 +60,7 @@ def lying_in(inputs: Iterable[Path], written: Iterable[Path]) -> Path | None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, option: str = "--output") -> Iterator[None]:
+def locked(folder: Path, option: str = "--output", *, shared: bool = False) -> Iterator[None]:
     """Keeps a folder, which is made if missing, for this run alone while the block runs.
 
     The system gives the lock back when a process ends, however it ends. It lies on the folder
@@ -69,6 +69,7 @@ def locked(folder: Path, option: str = "--output") -> Iterator[None]:
     Args:
       folder: to be written to.
       option: what names the folder on the command line, for the messages.
+      shared: with others that share it, which see to it that they do not meet.
 
     Raises:
       RdejaxError: another run is writing there, or it is a file.
@@ -80,7 +81,7 @@ def locked(folder: Path, option: str = "--output") -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Locked(
                 f"{folder}: another run is writing here; wait for its end or choose another "

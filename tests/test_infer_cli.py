@@ -219,6 +219,8 @@ def test_bad_input_gives_one_sentence_and_no_result(clip, loaded, capsys, case):
         (["v.mp4", "--output", "o"], "--mask is missing"),
         (["v.mp4", "--mask", "m", "--output", "o", "--root", "r"], "--root belongs to"),
         (["--dataset", "davis2016", "--output", "o"], "--root is missing"),
+        (["--dataset", "davis2016", "--output", "o", "--shard", "3"], "--shard 3"),
+        (["--dataset", "davis2016", "--output", "o", "--shard", "3/2"], "--shard 3/2"),
         (["v", "--dataset", "folder", "--root", "r", "--output", "o"], "leave VIDEO"),
         (["--dataset", "folder", "--root", "nowhere", "--output", "o"], "nowhere: no such folder"),
     ],
@@ -318,6 +320,19 @@ def test_dataset(davis, tmp_path, loaded, capsys):
     summary = json.loads((out / "summary.json").read_text())
     assert sorted(summary["sequences"]) == ["goat", "libby"]
     assert summary["frames"] == 8 and summary["objects"] == 2
+
+
+def test_parts_of_a_dataset(davis, tmp_path, loaded, capsys):
+    root = davis / "ImageSets" / "2016" / "val.txt"
+    lines = root.read_text()
+    root.write_text(lines + "\n" + lines.replace("libby", "goat"))
+    out = tmp_path / "out"
+    command = ["--dataset", "davis2016", "--root", str(davis), "--output", str(out), "--shard"]
+    main([*command, "1/2"])
+    assert not (out / "summary.json").exists()
+    assert len([p for p in out.iterdir() if p.name in ("goat", "libby")]) == 1
+    main([*command, "2/2"])
+    assert sorted(json.loads((out / "summary.json").read_text())["sequences"]) == ["goat", "libby"]
 
 
 def test_dataset_is_never_overwritten_by_its_results(davis, loaded, capsys):

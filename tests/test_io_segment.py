@@ -15,8 +15,10 @@ from io_helpers import (
 )
 
 from rdejax.errors import RdejaxError
-from rdejax.infer.dataset import BenchmarkFolder, read_given, segment_sequence, totals
+from rdejax.folders import Locked
+from rdejax.infer.dataset import BenchmarkFolder, locking, read_given, segment_sequence, totals
 from rdejax.infer.results import ResultFolder, describe_difference
+from rdejax.infer.shard import WHOLE, Shard, part_of
 from rdejax.infer.video import run_stream, segment_to_folder
 from rdejax.io import overlay as overlay_module
 from rdejax.io.datasets import list_sequences
@@ -303,7 +305,9 @@ def dataset(tmp_path):
 def _benchmark(tmp_path, dataset, kind="folder", run="same", stream=FakeStream, **kwargs):
     folder = BenchmarkFolder(tmp_path / "out", {"settings": {"every": run}}, **kwargs)
     done = []
-    for sequence in list_sequences(kind, dataset):
+    shard = kwargs.get("shard", WHOLE)
+    sequences = list_sequences(kind, dataset)
+    for sequence in part_of(sequences, shard, lambda s: s.name, lambda s: len(s.frames)):
         if not folder.is_whole(sequence.name, [file.stem for file in sequence.frames]):
             source = FolderFrames(sequence.frames[0].parent, sequence.frames)
             given = read_given(sequence, source, max_objects=5)
@@ -340,6 +344,33 @@ def test_dataset_interrupted_in_the_second_sequence(tmp_path, dataset):
     done, summary = _benchmark(tmp_path, dataset)
     assert done == ["second"]
     assert summary["frames"] == 9
+    assert sorted(p.name for p in out.iterdir()) == ["first", "second", "summary.json"]
+
+
+def test_parts_of_a_dataset_make_the_whole(tmp_path, dataset):
+    """Two runs into one folder, the first of them killed and begun again."""
+    _, want = _benchmark(tmp_path / "whole", dataset)
+    first, second = Shard(1, 2), Shard(2, 2)
+    stopping = lambda: FakeStream(fail_at=3, error=KeyboardInterrupt())  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        _benchmark(tmp_path, dataset, stream=stopping, shard=first)
+    out = tmp_path / "out"
+    with locking(out, first):  # which is being begun again
+        assert _benchmark(tmp_path, dataset, shard=second)[0] == ["first"]
+        assert not (out / "summary.json").exists() and (out / "summary-2-of-2.json").exists()
+        for shard, message in ((first, "another run"), (WHOLE, "another run")):
+            with pytest.raises(Locked, match=message), locking(out, shard):
+                pass
+    assert _benchmark(tmp_path, dataset, shard=first)[0] == ["second"]
+    assert sorted(p.name for p in out.iterdir()) == ["first", "second", "summary.json"]
+    summary = json.loads((out / "summary.json").read_text())
+    for name in ("frames", "objects", "number_of_sequences", "run"):
+        assert summary[name] == want[name]
+    for path in sorted((tmp_path / "whole" / "out").glob("*/*.png")):
+        assert path.read_bytes() == (out / path.parent.name / path.name).read_bytes()
+    assert _benchmark(tmp_path, dataset, shard=second)[0] == []
+    with locking(out, second):
+        pass
     assert sorted(p.name for p in out.iterdir()) == ["first", "second", "summary.json"]
 
 

@@ -9,7 +9,14 @@ import pytest
 from flax import nnx
 
 from rdejax.errors import RdejaxError
-from rdejax.memory.affinity import read_out, similarity, softmax_weights, top_k_weights
+from rdejax.memory.affinity import (
+    largest,
+    read_out,
+    similarity,
+    softmax_weights,
+    top_k_places,
+    top_k_weights,
+)
 from rdejax.memory.protocol import Masks
 from rdejax.memory.rde import parse_strategy
 from rdejax.memory.registry import find_rule, make_rule, rule_settings
@@ -326,3 +333,24 @@ def test_registry(tmp_path) -> None:
         find_rule(str(tmp_path / "empty.py"))
     with pytest.raises(RdejaxError, match="has no setting"):
         rule("bank", strategy="F")
+
+
+@pytest.mark.parametrize(("m", "k"), [(1200, 5), (1201, 3), (1600, 4), (30, 30)])
+def test_largest_is_top_k_in_every_respect(m, k):
+    """Scores repeat, so that the order among equals counts."""
+    scores = jnp.asarray(np.random.default_rng(m).integers(0, 50, (6, m)), jnp.float32)
+    for got, want in zip(largest(scores, k), jax.lax.top_k(scores, k), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("top_k", [3, 70])
+def test_gathered_and_dense_readout_agree(top_k):
+    rng = np.random.default_rng(0)
+    affinity = jnp.asarray(rng.normal(size=(9, 90)), jnp.float32)
+    value = jnp.asarray(rng.normal(size=(2, 90, 5)), jnp.float32)
+    places = top_k_places(affinity, jnp.ones(90, jnp.int32), top_k)
+    dense = places.dense(90)
+    np.testing.assert_allclose(
+        places.read(value), jnp.einsum("qm,omc->oqc", dense, value), atol=1e-5
+    )
+    np.testing.assert_allclose(places.totals(90), dense.sum(0), atol=1e-5)

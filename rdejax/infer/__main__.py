@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rdejax.cli import cli_errors
+from rdejax.compilation_cache import keep_compiled
 from rdejax.infer.cli import parse
 from rdejax.signals import ending_on_signals
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     with cli_errors(memory="try a smaller --size or --chunk"), ending_on_signals():
         arguments = parse(sys.argv[1:] if argv is None else argv)
+        keep_compiled(not arguments.result.no_compilation_cache)
         # Inference knows nothing of the report, which reads what inference writes.
         from rdejax.infer.many import run_videos, videos_in
         from rdejax.infer.model import load
@@ -34,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             run_dataset(arguments)
             known = {arguments.output: vars(arguments.data)}
         elif (videos := videos_in(arguments.videos)) is not None:
-            done = run_videos(arguments, videos, run_video, lambda: load(arguments.model))
+            done = run_videos(
+                arguments, videos, run_video, lambda: load(arguments.model), arguments.data.shard
+            )
             known = {output: {"video": source} for output, source in done.items()}
         else:
             known = {arguments.output: {"video": run_video(arguments)}}

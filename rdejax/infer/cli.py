@@ -31,6 +31,13 @@ def _dataset(text: str) -> str:
     return text
 
 
+def _shard(text: str) -> Shard:
+    try:
+        return parse_shard(text)
+    except RdejaxError:
+        raise ValueError from None
+
+
 @dataclasses.dataclass(frozen=True)
 class DatasetOptions:
     """A data set in place of one video."""
@@ -46,6 +53,10 @@ class DatasetOptions:
     """Top folder of the data set."""
     split: str = "val"
     """Which sequences."""
+    shard: Annotated[
+        Shard, read_by(_shard, "--shard", "I/N", "I/N, such as 3/16 for the third of 16 parts")
+    ] = WHOLE
+    """Which part of the sequences, or of several videos: processes with the same OUT share it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +146,8 @@ class OutputOptions:
     """Write OUT/report.html: settings, scores where the truth is known, plots, clips."""
     quiet: bool = False
     """Print errors only."""
+    no_compilation_cache: bool = False
+    """Do not keep compiled programs from run to run in the user's cache folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,6 +242,8 @@ def _check(arguments: Arguments, own: dict[str, str]) -> None:
         raise RdejaxError(
             f"nothing to segment: give a video (file or folder of frames), or --dataset{taken}"
         )
+    if data.shard != WHOLE and len(arguments.videos) == 1 and arguments.videos[0].is_file():
+        raise RdejaxError("--shard shares out several videos, or a data set: leave it out for one")
     if arguments.mask is None:
         raise RdejaxError("--mask is missing: give the first frame's mask or a folder of masks")
     if data.root is not None:

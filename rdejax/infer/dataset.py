@@ -1,7 +1,9 @@
 """A data set through a model: `OUT/<sequence>/<frame>.png`, whole sequences only.
 
 A sequence is written to `OUT/unfinished/<sequence>` and moved when it is whole. `OUT/progress.json`
-lists what is whole; it becomes `OUT/summary.json` when the last sequence is.
+lists what is whole; it becomes `OUT/summary.json` when the last sequence is. Several processes may
+fill one `OUT`, each with a part of the sequences and `progress` and `summary` of its own, such as
+`summary-3-of-16.json`; the last one to end joins the summaries.
 """
 
 import contextlib
@@ -18,8 +20,9 @@ import numpy as np
 
 from rdejax.errors import RdejaxError
 from rdejax.files import read_json, write_json
-from rdejax.folders import check_name, discard, sweep
+from rdejax.folders import check_name, discard, locked, sweep
 from rdejax.infer.results import Progress, describe_difference
+from rdejax.infer.shard import WHOLE, Shard
 from rdejax.infer.timing import CompileClock
 from rdejax.infer.video import Segmenter, Written, facts, run_stream
 from rdejax.io.datasets import VideoSequence
@@ -30,6 +33,7 @@ from rdejax.io.video import FolderFrames, FrameSource, fingerprint_files
 
 # What lies beside the folders of the sequences.
 WRITTEN = ("unfinished", "progress.json", "summary.json", "report.html")
+_RECORDS = ("progress.json", "summary.json")
 
 
 class BenchmarkFolder:
@@ -40,13 +44,21 @@ class BenchmarkFolder:
       sequences: name -> facts of the whole ones.
     """
 
-    def __init__(self, path: str | Path, run: dict[str, Any], *, overwrite: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        run: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        shard: Shard = WHOLE,
+    ):
         """Reads what earlier runs left.
 
         Args:
-          path: the folder; made if missing. Whoever writes holds `rdejax.folders.locked(path)`.
+          path: the folder; made if missing. Whoever writes holds `locking(path, shard)`.
           run: everything that decides the results of all sequences (JSON values).
           overwrite: forget earlier results, except those of this run while it is unfinished.
+          shard: which part of the sequences is written.
 
         Raises:
           RdejaxError: the results there are of another run.
@@ -56,14 +68,17 @@ class BenchmarkFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RdejaxError(f"{path}: is a file; --output must be a folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        sweep(self.path, WRITTEN)
+        self._shard = shard
+        self._progress, self._summary = (_of_part(name, shard) for name in _RECORDS)
+        sweep(self.path, WRITTEN if shard == WHOLE else (self._progress, self._summary))
         self.sequences: dict[str, dict[str, Any]] = {}
         self._overwrite = overwrite
         # progress.json is a run under way, which goes on; summary.json a whole one.
-        record = read_json(self.path / "progress.json")
+        record = read_json(self.path / self._progress)
         if overwrite:
             if record is None or record.get("run") != self._run:
                 return
+        record = record or read_json(self.path / self._summary)
         record = record or read_json(self.path / "summary.json")
         if record is None:
             return
@@ -130,16 +145,69 @@ class BenchmarkFolder:
         os.replace(work, self.path / name)
 
     def _note(self) -> None:
-        write_json(self.path / "progress.json", {"run": self._run, "sequences": self.sequences})
+        write_json(self.path / self._progress, {"run": self._run, "sequences": self.sequences})
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Writes the summary: every sequence asked for is whole."""
         summary = {**summary, "run": self._run, "sequences": self.sequences}
-        write_json(self.path / "summary.json", summary)
-        (self.path / "progress.json").unlink(missing_ok=True)
-        discard(self.path / "unfinished")
+        write_json(self.path / self._summary, summary)
+        (self.path / self._progress).unlink(missing_ok=True)
         sweep(self.path, self.sequences)
+        if self._shard == WHOLE:
+            discard(self.path / "unfinished")
+        else:
+            self._join(summary)
         return summary
+
+    def _join(self, summary: dict[str, Any]) -> None:
+        """The summary of all parts, if this was the last one to end."""
+        whole = read_json(self.path / "summary.json")
+        if whole is not None and summary["sequences"].items() <= whole["sequences"].items():
+            (self.path / self._summary).unlink()  # nothing was left to do
+            return
+        count = self._shard.count
+        names = [_of_part("summary.json", Shard(i, count)) for i in range(1, count + 1)]
+        records = [read_json(self.path / name) for name in names]
+        if any(record is None or record.get("run") != self._run for record in records):
+            return
+        sequences: dict[str, Any] = {}
+        for record in records:
+            sequences |= record["sequences"] if record else {}
+        joined = {**summary, **totals(sequences), "sequences": sequences}
+        write_json(self.path / "summary.json", joined)
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+        discard(self.path / "unfinished")
+
+
+@contextlib.contextmanager
+def locking(path: Path, shard: Shard) -> Iterator[None]:
+    """Keeps the folder for this run, or for this and the runs of other parts.
+
+    Raises:
+      RdejaxError: another run is writing there, or to this part.
+    """
+    if shard == WHOLE:
+        with locked(path):
+            yield
+        return
+    own = path / "unfinished" / f".part-{shard.index}-of-{shard.count}"
+    try:
+        with locked(path, shared=True), locked(own):
+            yield
+    finally:
+        # Both stay while another part, or what is left of a killed run, is in there.
+        with contextlib.suppress(OSError):
+            own.rmdir()
+            own.parent.rmdir()
+
+
+def _of_part(name: str, shard: Shard) -> str:
+    """The file's name for a part: "summary-3-of-16.json"."""
+    if shard == WHOLE:
+        return name
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-{shard.index}-of-{shard.count}{dot}{suffix}"
 
 
 def read_given(

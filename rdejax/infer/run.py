@@ -18,6 +18,7 @@ from rdejax.infer.dataset import (
     WRITTEN,
     BenchmarkFolder,
     identify,
+    locking,
     read_given,
     segment_sequence,
     totals,
@@ -242,8 +243,14 @@ def run_dataset(arguments: Arguments) -> None:
     _note_left_out(frames, FRAME_SUFFIXES, arguments.result.quiet)
     _note_left_out(masks, MASK_SUFFIXES, arguments.result.quiet)
     model = load(options, data.dataset)
-    with locked(arguments.output):
-        _run_dataset(arguments, sequences, model)
+    shard = data.shard
+    mine = part_of(sequences, shard, lambda each: each.name, lambda each: len(each.frames))
+    if len(mine) < len(sequences):
+        note(
+            f"part {shard}: {len(mine)} of {len(sequences)} sequences", quiet=arguments.result.quiet
+        )
+    with locking(arguments.output, shard):
+        _run_dataset(arguments, mine, model)
 
 
 def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: Any) -> None:
@@ -256,7 +263,7 @@ def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: An
         return arguments.beside and arguments.beside / f"{sequence.name}.npz"
 
     identities = {sequence.name: identify(sequence, beside_of(sequence)) for sequence in sequences}
-    folder = BenchmarkFolder(arguments.output, run, overwrite=overwrite)
+    folder = BenchmarkFolder(arguments.output, run, overwrite=overwrite, shard=data.shard)
     todo = [
         sequence
         for sequence in sequences

@@ -4,6 +4,9 @@ Position axes: `q` query positions, `m` memory positions. A memory position may 
 (RDE reads the first frame twice): its *multiplicity*, 0 for a position that is not there.
 """
 
+import math
+
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -12,6 +15,10 @@ from jaxtyping import Array, Float, Int
 from rdejax.errors import RdejaxError
 
 _NEVER = -1e30  # stands for -inf, which would give nan where a whole row is masked
+# Most places that are gathered; see `Places.read`.
+_GATHERED = 64
+# Scores for each of those wanted from which on groups are looked at first; see `largest`.
+_GROUPED = 200
 
 
 def _l2(query: Array, key: Array) -> Array:
@@ -102,9 +109,49 @@ def softmax_weights(
     return jax.nn.softmax(affinity, axis=-1)
 
 
-def top_k_weights(
+@flax.struct.dataclass
+class Places:
+    """The memory positions that each query position reads, and how much of each.
+
+    Attributes:
+      index: memory positions.
+      weight: of each, rows summing to 1.
+    """
+
+    index: Int[Array, "q k"]
+    weight: Float[Array, "q k"]
+
+    def dense(self, positions: int) -> Float[Array, "q m"]:
+        """The weights of all memory positions, of which there are `positions`."""
+        rows = jnp.arange(len(self.index))[:, None]
+        none = jnp.zeros((len(self.index), positions), self.weight.dtype)
+        return none.at[rows, self.index].set(self.weight, unique_indices=True)
+
+    def totals(self, positions: int) -> Float[Array, " m"]:
+        """How much of each memory position all queries read together."""
+        return jnp.zeros(positions, self.weight.dtype).at[self.index].add(self.weight)
+
+    def read(self, value: Float[Array, "o m c"]) -> Float[Array, "o q c"]:
+        """The weighted sum of the values, in float32.
+
+        Few places are gathered, one after the other into one sum, which XLA makes a single pass
+        over the queries; with many the product with dense weights is faster.
+        """
+        k = self.index.shape[1]
+        if k > _GATHERED:
+            weight = self.dense(value.shape[1]).astype(value.dtype)
+            return jnp.einsum("qm,omc->oqc", weight, value, preferred_element_type=jnp.float32)
+        total = jnp.zeros((), jnp.float32)
+        for i in range(k):
+            # The positions are in range; to check that would take longer than to read them.
+            rows = value.at[:, self.index[:, i]].get(mode="promise_in_bounds")
+            total = total + rows.astype(jnp.float32) * self.weight[None, :, i, None]
+        return total
+
+
+def top_k_places(
     affinity: Float[Array, "q m"], multiplicity: Int[Array, " m"], top_k: int
-) -> Float[Array, "q m"]:
+) -> Places:
     """Softmax over the `top_k` largest entries of each query, copies counted one by one.
 
     The reference concatenates a repeated entry, so each copy takes one of the k places. Sorted
@@ -115,23 +162,55 @@ def top_k_weights(
       affinity: similarity.
       multiplicity: how often each position is in the memory (0: absent).
       top_k: places; clipped to the number of positions.
-
-    Returns:
-      Dense weights, rows summing to 1.
     """
-    top_k = min(top_k, affinity.shape[-1])
-    present = multiplicity > 0
-    values, index = lax.top_k(jnp.where(present[None], affinity, _NEVER), top_k)
+    # Added and not chosen, for XLA makes that part of the product that the affinity comes from.
+    absent = jnp.where(multiplicity > 0, 0.0, _NEVER).astype(affinity.dtype)
+    values, index = largest(affinity + absent[None], min(top_k, affinity.shape[-1]))
+    top_k = index.shape[1]
     count = multiplicity[index]
     before = jnp.cumsum(count, axis=-1) - count
     taken = jnp.clip(top_k - before, 0, count).astype(affinity.dtype)
     # The maximum and not values[:, :1], the same number: slicing a top-k makes XLA give up its fast
     # top-k on CPUs for a full sort, 30 times slower.
-    largest = lax.stop_gradient(jnp.max(values, axis=-1, keepdims=True))
-    weights = taken * jnp.exp(values - largest)
+    top = lax.stop_gradient(jnp.max(values, axis=-1, keepdims=True))
+    weights = taken * jnp.exp(values - top)
     weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
-    rows = jnp.arange(affinity.shape[0])[:, None]
-    return jnp.zeros_like(affinity).at[rows, index].set(weights, unique_indices=True)
+    # Behind a barrier, for the readout slices both (see above).
+    return Places(*lax.optimization_barrier((index, weights)))
+
+
+def top_k_weights(
+    affinity: Float[Array, "q m"], multiplicity: Int[Array, " m"], top_k: int
+) -> Float[Array, "q m"]:
+    """Dense weights of `top_k_places`, rows summing to 1."""
+    return top_k_places(affinity, multiplicity, top_k).dense(affinity.shape[-1])
+
+
+def largest(
+    scores: Float[Array, "q m"], count: int
+) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:
+    """The `count` largest scores of each row and where they are; `lax.top_k` in every respect.
+
+    XLA's CPU backend has one thread look at every score. Where few are wanted, the maxima of groups
+    of neighbours tell which groups hold them, and only those are looked at.
+    """
+    q, m = scores.shape
+    size = _group_size(m, count)
+    if jax.default_backend() != "cpu" or m < _GROUPED * count or size == 1:
+        values, index = lax.top_k(scores, count)
+        return values, index
+    grouped = scores.reshape(q, m // size, size)
+    # In ascending order, so that of equal scores the first wins, as it does in `lax.top_k`.
+    chosen = jnp.sort(lax.top_k(grouped.max(axis=-1), count)[1], axis=-1)
+    members = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(q, count * size)
+    values, place = lax.top_k(members, count)
+    return values, jnp.take_along_axis(chosen, place // size, axis=1) * size + place % size
+
+
+def _group_size(m: int, count: int) -> int:
+    """The divisor of `m` with the fewest groups and members of the chosen groups to look at."""
+    sizes = [size for size in range(1, 1 + math.isqrt(4 * m // count)) if m % size == 0]
+    return min(sizes, key=lambda size: m // size + count * size, default=1)
 
 
 def checked_similarity(name: str) -> str:
@@ -182,13 +261,13 @@ def read_out(
     def one_frame(frame: Array) -> Array:
         affinity = similarity(similarity_name, frame.reshape(h * w, c), key)
         if top_k is None:
-            weights = softmax_weights(affinity, multiplicity)
+            # The weights are float32; the sum is, too, and only its operands are rounded in
+            # bfloat16.
+            weights = softmax_weights(affinity, multiplicity).astype(value.dtype)
+            out = jnp.einsum("qm,omc->oqc", weights, value, preferred_element_type=jnp.float32)
         else:
-            weights = top_k_weights(affinity, multiplicity, top_k)
-        # The weights are float32; the sum is, too, and only its operands are rounded in bfloat16.
-        out = jnp.einsum(
-            "qm,omc->oqc", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
-        ).astype(value.dtype)
+            out = top_k_places(affinity, multiplicity, top_k).read(value)
+        out = out.astype(value.dtype)
         return out.reshape(value.shape[0], h, w, value.shape[-1])
 
     # Frame by frame: an affinity is h*w x m, the largest array of a long video.

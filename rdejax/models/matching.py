@@ -23,6 +23,7 @@ from rdejax.models.protocol import (
     System,
     add_groups,
     aggregated,
+    aggregated_probs,
     frame_by_frame,
     merge_groups,
 )
@@ -30,6 +31,8 @@ from rdejax.nn.replaced import replaced
 
 # See `rdejax.models.protocol.AnySystem`.
 Match = TypeVar("Match", bound="Matching")
+# Probabilities of single objects, and which slots hold one -> logits or probabilities of all.
+Aggregation = Callable[[Array, Array], Array]
 # Object-frames decoded at once; beyond it the work goes in pieces, for memory.
 _DECODE_AT_ONCE = 24
 
@@ -99,7 +102,7 @@ class Matching(System):
       key_proj: f16 -> key.
       key_comp: f16 -> the query's own value.
       value_encoder: see `encode_value`.
-      decoder: (x, f8, f4) -> one logit per object and pixel.
+      decoder: (x, f8, f4, shared) -> one logit per object and pixel; see `decoder_parts`.
       memory: the memory rule.
       over: how the rule is mapped over objects.
     """
@@ -177,13 +180,36 @@ class Matching(System):
 
         Rules whose reading changes their state are read frame by frame.
         """
-        if self.memory.recurrent:
-            return frame_by_frame(self._segment, state, features, real)
-        return self._segment(state, features)
+        return self._segmented(aggregated, state, features, real)
 
-    def _segment(self, state: MatchingState, features: MatchingFeatures) -> tuple[Any, Array]:
+    def segment_probs(
+        self, state: MatchingState, features: MatchingFeatures, real: Array | None = None
+    ) -> tuple[MatchingState, Float[Array, "n c H W"]]:
+        """Probabilities of background and objects, see `segment`."""
+        return self._segmented(aggregated_probs, state, features, real)
+
+    def _segmented(
+        self, aggregation: Aggregation, state: Any, features: MatchingFeatures, real: Array | None
+    ) -> tuple[Any, Array]:
+        def step(state: Any, features: MatchingFeatures) -> tuple[Any, Array]:
+            state, p = self.segment_each(state, features)
+            return state, aggregation(p, state.valid.reshape(-1))
+
+        if self.frame_by_frame:
+            return frame_by_frame(step, state, features, real)
+        return step(state, features)
+
+    @property
+    def frame_by_frame(self) -> bool:
+        """Whether a frame's result depends on the one before it, memorised or not."""
+        return self.memory.recurrent
+
+    def segment_each(
+        self, state: Any, features: MatchingFeatures
+    ) -> tuple[Any, Float[Array, "n o H W"]]:
+        """Probability of each object on its own, before aggregation; 0 for unused slots."""
         state, readout = self.read(state, features)
-        return state, self.decode(state, features, readout)
+        return state, self.decode_each(state, features, readout)
 
     def read(
         self, state: MatchingState, features: MatchingFeatures
@@ -197,14 +223,22 @@ class Matching(System):
     def decoder_input(
         self, readout: Float[Array, "n o h w c"], query_value: Float[Array, "n h w cq"]
     ) -> Float[Array, "n o h w d"]:
-        """Readout and the query's own value, side by side.
+        """What the decoder takes of every object; see `decoder_parts`."""
+        own, shared = self.decoder_parts(readout, query_value)
+        if shared is None:
+            return own
+        shared = jnp.broadcast_to(shared[:, None], (*own.shape[:-1], shared.shape[-1]))
+        return jnp.concatenate([own, shared], axis=-1)
 
-        What a rule gives beyond the values (SWEM's features) is for systems with a use for it.
+    def decoder_parts(
+        self, readout: Float[Array, "n o h w c"], query_value: Float[Array, "n h w cq"]
+    ) -> tuple[Float[Array, "n o h w d"], Float[Array, "n h w e"] | None]:
+        """What the decoder takes of every object, and behind it what all have in common, if any.
+
+        By default readout and the query's own value. What a rule gives beyond the values (SWEM's
+        features) is for systems with a use for it.
         """
-        n, o = readout.shape[:2]
-        readout = readout[..., : query_value.shape[-1]]
-        query_value = jnp.broadcast_to(query_value[:, None], (n, o, *query_value.shape[1:]))
-        return jnp.concatenate([readout, query_value], axis=-1)
+        return readout[..., : query_value.shape[-1]], query_value
 
     def decoder_added(self, state: Any) -> Float[Array, "m o h w d"] | None:
         """What is added to the decoder's compressed input, m = 1 for all frames; None: nothing."""
@@ -217,12 +251,22 @@ class Matching(System):
         readout: Float[Array, "n o h w c"],
     ) -> Float[Array, "n o+1 H W"]:
         """Aggregated logits from the readout."""
+        return aggregated(self.decode_each(state, features, readout), state.valid.reshape(-1))
+
+    def decode_each(
+        self,
+        state: MatchingState,
+        features: MatchingFeatures,
+        readout: Float[Array, "n o h w c"],
+    ) -> Float[Array, "n o H W"]:
+        """Probability of each object on its own from the readout; 0 for unused slots."""
         added = self.decoder_added(state)
         more = {} if added is None else {"added": added}
 
         def some_frames(args: tuple) -> Array:
             out, query_value, f8, f4 = args
-            return self.decoder(self.decoder_input(out, query_value), f8, f4, **more)
+            own, shared = self.decoder_parts(out, query_value)
+            return self.decoder(own, f8, f4, shared, **more)
 
         def one(args: tuple) -> Array:
             return some_frames(jax.tree.map(lambda x: x[None], args))[0]
@@ -233,8 +277,7 @@ class Matching(System):
             logits = some_frames(args)
         else:
             logits = lax.map(one, args, batch_size=max(1, _DECODE_AT_ONCE // o))
-        valid = state.valid.reshape(-1)
-        return aggregated(jnp.where(valid[:, None, None], jax.nn.sigmoid(logits), 0.0), valid)
+        return jnp.where(state.valid.reshape(-1)[:, None, None], jax.nn.sigmoid(logits), 0.0)
 
     def memorize(
         self,

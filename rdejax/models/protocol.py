@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rdejax.memory.views import Remembered, View
 from rdejax.models.settings import Settings
-from rdejax.nn.aggregate import aggregate_logits
+from rdejax.nn.aggregate import aggregate, aggregate_logits
 
 # What the networks know of n frames before any object is known: any pytree, every leaf with a
 # leading axis of the n frames.
@@ -205,6 +205,16 @@ class System(nnx.Module):
         """
         raise NotImplementedError
 
+    def segment_probs(
+        self, state: State, features: Features, real: Bool[Array, " n"] | None = None
+    ) -> tuple[State, Float[Array, "n c H W"]]:
+        """`segment`, with the softmax of the logits in place of them: what inference runs.
+
+        Systems that have the probabilities before the logits give them here.
+        """
+        state, logits = self.segment(state, features, real)
+        return state, jax.nn.softmax(logits, axis=1)
+
     def memorize(
         self,
         state: State,
@@ -277,14 +287,23 @@ class System(nnx.Module):
 
 def given_probs(masks: Float[Array, "o H W"], valid: Bool[Array, " o"]) -> Float[Array, "o+1 H W"]:
     """Probabilities that stand for given masks: the masks after soft aggregation."""
-    logits = aggregated(jnp.where(valid[:, None, None], masks, 0.0), valid)
-    return jax.nn.softmax(logits, axis=0)
+    return aggregated_probs(jnp.where(valid[:, None, None], masks, 0.0), valid)
 
 
 def aggregated(p: Float[Array, "*n o H W"], valid: Bool[Array, " o"]) -> Float[Array, "*n o+1 H W"]:
     """Logits of background and objects by soft aggregation; no pixel can be an unused slot's."""
-    present = jnp.concatenate([jnp.ones(1, bool), valid])
-    return jnp.where(present[:, None, None], aggregate_logits(p), _NO_OBJECT)
+    return jnp.where(_present(valid)[:, None, None], aggregate_logits(p), _NO_OBJECT)
+
+
+def aggregated_probs(
+    p: Float[Array, "*n o H W"], valid: Bool[Array, " o"]
+) -> Float[Array, "*n o+1 H W"]:
+    """The softmax of `aggregated`."""
+    return aggregate(p, _present(valid))
+
+
+def _present(valid: Bool[Array, " o"]) -> Bool[Array, " o+1"]:
+    return jnp.concatenate([jnp.ones(1, bool), valid])
 
 
 def merge_groups(choose: Bool[Array, " g"], new: Any, old: Any) -> Any:
@@ -339,7 +358,7 @@ def frame_by_frame(
     """`segment` of a recurrent system: one frame after the other; padding is not computed.
 
     Args:
-      step: (state, features of one frame) -> (state, logits [1, o+1, H, W]).
+      step: (state, features of one frame) -> (state, logits or probabilities [1, o+1, H, W]).
       state: before the first frame.
       features: of n frames.
       real: see `System.segment`.

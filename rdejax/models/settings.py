@@ -34,6 +34,8 @@ class Settings:
       memory_settings: the rule's settings as sorted (name, value) pairs; others keep its defaults.
       pad: sides are padded to multiples of this (a multiple of 16). Larger values mean fewer
         different shapes, so fewer compilations over a mixed set of videos.
+      precision: "float32", or "bfloat16" for accelerators: networks compute in it; affinities,
+        softmax and aggregation stay in float32. On CPUs, which would take longer, it is refused.
     """
 
     every: int = 3
@@ -43,6 +45,7 @@ class Settings:
     pad: int = 16
     enlarge: float = 1.0
     near: float = 0.0
+    precision: str = "float32"
 
     def __post_init__(self):
         for name, hint in get_type_hints(type(self)).items():
@@ -66,6 +69,8 @@ class Settings:
             raise RdejaxError(f"near={self.near}: give 0 (not at all) or more")
         if self.pad < 16 or self.pad % 16:
             raise RdejaxError(f"pad={self.pad}: give a positive multiple of 16")
+        if self.precision not in ("float32", "bfloat16"):
+            raise RdejaxError(f"precision={self.precision!r}: give 'float32' or 'bfloat16'")
 
     def override(self, **changes: Any) -> Self:
         """These settings with changes; what is no field here is a setting of the memory rule.

@@ -21,11 +21,11 @@ class _Fused(Matching):
 
     fusion: GatedFusion
 
-    def decoder_input(
+    def decoder_parts(
         self, readout: Float[Array, "n o h w c"], query_value: Float[Array, "n h w cq"]
-    ) -> Float[Array, "n o h w cq"]:
+    ) -> tuple[Float[Array, "n o h w cq"], None]:
         """Gated fusion of readout, permutation-invariant features and the query's own value."""
-        return self.fusion(readout, query_value)
+        return self.fusion(readout, query_value), None
 
     def _fuse(self, channels: int, skips: tuple[int, int], widths: Any, *, rngs: nnx.Rngs) -> None:
         if not self.memory.features:

@@ -14,7 +14,7 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.views import Embedding, Moment, View
 from rdejax.models.lite import LiteConfig, RDELite
 from rdejax.models.matching import Entry, Matching, MatchingFeatures, MatchingState
-from rdejax.models.protocol import aggregated, frame_by_frame, merge_groups
+from rdejax.models.protocol import aggregated_probs, merge_groups
 from rdejax.models.registry import register
 from rdejax.models.settings import Settings
 from rdejax.nn.encoders import KeyProjection
@@ -201,7 +201,7 @@ class _Sensory(Matching):
         aggregated anew.
         """
         covered = masks.sum(0, keepdims=True) > 0.5
-        return jax.nn.softmax(aggregated(jnp.where(covered, 0.0, probs[1:]) + masks, valid), axis=0)
+        return aggregated_probs(jnp.where(covered, 0.0, probs[1:]) + masks, valid)
 
     def memorizes(self, time: int, given: Any) -> bool:
         """Frames with new masks, and each `every`-th one after them.
@@ -211,18 +211,15 @@ class _Sensory(Matching):
         """
         return (time - max(given, default=0)) % self.settings.every == 0
 
-    def segment(
-        self,
-        state: XMemSystemState,
-        features: MatchingFeatures,
-        real: Array | None = None,
-    ) -> tuple[XMemSystemState, Float[Array, "n c H W"]]:
-        """Logits of background and objects, frame after frame."""
-        return frame_by_frame(self._segment, state, features, real)
+    @property
+    def frame_by_frame(self) -> bool:
+        """The sensory memory goes from frame to frame."""
+        return True
 
-    def _segment(
+    def segment_each(
         self, state: XMemSystemState, features: MatchingFeatures
     ) -> tuple[XMemSystemState, Array]:
+        """Probability of each object on its own; leaves the sensory memory from before."""
         state, readout = self.read(state, features)
         g16, g8, g4, coarse = self._decoder_features(state, features, readout)
         hidden = state.hidden
@@ -232,7 +229,7 @@ class _Sensory(Matching):
         state = state.replace(  # type: ignore[attr-defined]
             hidden=hidden, before=state.hidden, since=state.since + 1
         )
-        return state, self._aggregated(state, coarse)
+        return state, self._each(state, coarse)
 
     def read(
         self, state: XMemSystemState, features: MatchingFeatures
@@ -250,14 +247,14 @@ class _Sensory(Matching):
         _, readout = read(seen, features)
         return state.replace(key=key), readout  # type: ignore[attr-defined]
 
-    def decode(
+    def decode_each(
         self,
         state: XMemSystemState,
         features: MatchingFeatures,
         readout: Float[Array, "n o h w c"],
-    ) -> Float[Array, "n o+1 H W"]:
-        """Aggregated logits from the readout and the sensory memory."""
-        return self._aggregated(state, self._decoder_features(state, features, readout)[3])
+    ) -> Float[Array, "n o H W"]:
+        """Probability of each object on its own, from the readout and the sensory memory."""
+        return self._each(state, self._decoder_features(state, features, readout)[3])
 
     def _decoder_features(
         self, state: XMemSystemState, features: MatchingFeatures, readout: Array
@@ -267,10 +264,9 @@ class _Sensory(Matching):
         f = features
         return self.decoder.features(readout, hidden, f.query_value, f.f8, f.f4)
 
-    def _aggregated(self, state: XMemSystemState, coarse: Array) -> Float[Array, "n c H W"]:
+    def _each(self, state: XMemSystemState, coarse: Array) -> Float[Array, "n o H W"]:
         valid = state.valid.reshape(-1)
-        p = jax.nn.sigmoid(self.decoder.logits(coarse))
-        return aggregated(jnp.where(valid[:, None, None], p, 0.0), valid)
+        return jnp.where(valid[:, None, None], jax.nn.sigmoid(self.decoder.logits(coarse)), 0.0)
 
     def views(self) -> Mapping[str, View]:
         """Those of the memory rule, and the sensory memory."""

@@ -10,8 +10,17 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from rdejax.nn import winograd
+
 # The usual start of convolutions trained from scratch: uniform, variance 1 / (3 fan_in).
 _DEFAULT_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+# Convolutions that pay by Winograd: their window, of stride 1 and padding 1; the fewest channels;
+# the largest product of channels, beyond which the kernel, twice as large, takes too long to read.
+_PLAIN = ((1, 1), ((1, 1), (1, 1)), None, (1, 1))
+_WINOGRAD_CHANNELS = 32
+_WINOGRAD_KERNEL = 512 * 256
 
 
 class Frozen(nnx.Variable):
@@ -87,6 +96,9 @@ class Conv(nnx.Conv):
           shared: what they have in common.
           leading: the channels of `shared` stand before those of `x`, not behind them.
         """
+        if x.shape[1] == 1:  # nothing to share
+            both = (shared[:, None], x) if leading else (x, shared[:, None])
+            return self(jnp.concatenate(both, axis=-1))
         kernel = self.kernel[...]
         first, second = jnp.split(kernel, [(shared if leading else x).shape[-1]], axis=2)
         n, o = x.shape[:2]
@@ -102,6 +114,59 @@ class Conv(nnx.Conv):
         return lax.conv_general_dilated(
             x, kernel, *self._window, ("NHWC", "HWIO", "NHWC"), precision=self.precision
         )
+
+    def prepared(self) -> "Conv | WinogradConv":
+        """The same convolution for inference, in the form that suits the default backend."""
+        *size, cin, cout = self.kernel.shape
+        fits = size == [3, 3] and self._window == _PLAIN and cin * cout <= _WINOGRAD_KERNEL
+        pays = fits and min(cin, cout) >= _WINOGRAD_CHANNELS
+        return WinogradConv(self) if pays and jax.default_backend() == "cpu" else self
+
+
+class WinogradConv(nnx.Module):
+    """A 3x3 `Conv` of stride 1 whose kernel is transformed beforehand, see `winograd`.
+
+    Takes and gives what that does; for inference, where kernels do not change.
+    """
+
+    def __init__(self, conv: Conv):
+        self.weights = nnx.Param(jnp.asarray(winograd.transformed(np.asarray(conv.kernel[...]))))
+        self.bias = conv.bias
+
+    @property
+    def kernel(self) -> Float[Array, "3 3 c d"]:
+        """That of the plain convolution."""
+        return winograd.restored(self.weights[...])
+
+    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h w d"]:
+        """The convolution."""
+        return self._with_bias(self._plain(x, self.weights[...]))
+
+    def split(
+        self,
+        x: Float[Array, "n o h w c"],
+        shared: Float[Array, "n h w d"],
+        *,
+        leading: bool = False,
+    ) -> Float[Array, "n o i j e"]:
+        """See `Conv.split`."""
+        if x.shape[1] == 1:  # nothing to share
+            both = (shared[:, None], x) if leading else (x, shared[:, None])
+            return self(jnp.concatenate(both, axis=-1))
+        count = (shared if leading else x).shape[-1]
+        first, second = jnp.split(self.weights[...], [count], axis=2)
+        own = self._plain(x, second if leading else first)
+        return own + self._with_bias(self._plain(shared, first if leading else second))[:, None]
+
+    def _plain(self, x: Array, weights: Array) -> Array:
+        flat = x.reshape(-1, *x.shape[-3:])
+        out = winograd.convolve(flat, weights.astype(x.dtype))
+        return out.reshape(*x.shape[:-1], out.shape[-1])
+
+    def _with_bias(self, x: Array) -> Array:
+        if self.bias is None:
+            return x
+        return x + jnp.broadcast_to(self.bias[...].astype(x.dtype), x.shape)
 
 
 class FrozenBatchNorm(nnx.Module):
@@ -125,6 +190,14 @@ class FrozenBatchNorm(nnx.Module):
         shift = self.bias[...] - self.mean[...] * scale
         scale, shift = (jnp.broadcast_to(v.astype(x.dtype), x.shape) for v in (scale, shift))
         return x * scale + shift
+
+    def factors(self) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+        """Factor and term of each channel."""
+        scale, bias, mean, var = (
+            np.asarray(x[...], np.float32) for x in (self.scale, self.bias, self.mean, self.var)
+        )
+        scale = scale / np.sqrt(var + np.float32(self.eps))
+        return scale, bias - mean * scale
 
 
 class ResBlock(nnx.Module):

@@ -73,20 +73,17 @@ class LiteValueEncoder(nnx.Module):
           others: sum of the other objects' masks.
         """
         n, o = mask.shape[:2]
-
-        def each(f: Array) -> Array:
-            return jnp.repeat(f, o, axis=0)
-
         mask, others = mask.astype(f4.dtype), others.astype(f4.dtype)
         masks = jnp.stack([mask, others], axis=-1).reshape(n * o, *mask.shape[2:], 2)
-        x = jnp.concatenate([space_to_depth(masks, 4), each(f4)], axis=-1)
-        x = self.down8(jax.nn.relu(self.mix4(x)))
-        x = jnp.concatenate([jax.nn.relu(x), each(f8)], axis=-1)
-        x = self.down16(jax.nn.relu(self.mix8(x)))
-        x = self.block1(jnp.concatenate([x, each(f16)], axis=-1))
+
+        def objects(x: Array) -> Array:
+            return x.reshape(n, o, *x.shape[1:])
+
+        x = self.mix4.split(objects(space_to_depth(masks, 4)), f4)
+        x = self.mix8.split(jax.nn.relu(self.down8(jax.nn.relu(x))), f8)
+        x = self.block1.split(self.down16(jax.nn.relu(x)), f16)
         x = self.block2(x + self.attention(x))
-        x = jnp.concatenate([x, folded(mask.reshape(n * o, *mask.shape[2:]))], axis=-1)
-        return x.reshape(n, o, *x.shape[1:])
+        return jnp.concatenate([x, objects(folded(masks[..., 0]))], axis=-1)
 
 
 def folded(mask: Float[Array, "m H W"]) -> Float[Array, "m h w 16"]:

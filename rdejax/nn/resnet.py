@@ -14,6 +14,7 @@ class BasicBlock(nnx.Module):
     """Two 3x3 convolutions and a skip, the residual block of ResNet-18."""
 
     expansion = 1
+    folds = ((("conv1",), "bn1"), (("conv2",), "bn2"))
 
     def __init__(self, cin: int, width: int, stride: int, bias: bool, *, rngs: nnx.Rngs):
         self.conv1 = _conv(cin, width, 3, stride, bias, rngs)
@@ -33,6 +34,7 @@ class Bottleneck(nnx.Module):
     """1x1, 3x3 (with the stride), 1x1 convolutions and a skip, the residual block of ResNet-50."""
 
     expansion = 4
+    folds = ((("conv1",), "bn1"), (("conv2",), "bn2"), (("conv3",), "bn3"))
 
     def __init__(self, cin: int, width: int, stride: int, bias: bool, *, rngs: nnx.Rngs):
         cout = self.expansion * width
@@ -54,6 +56,8 @@ class Bottleneck(nnx.Module):
 
 class Projection(nnx.Module):
     """Skip path of a block that changes width or size: 1x1 convolution and batch norm."""
+
+    folds = ((("conv",), "bn"),)
 
     def __init__(self, cin: int, cout: int, stride: int, bias: bool, *, rngs: nnx.Rngs):
         self.conv = _conv(cin, cout, 1, stride, bias, rngs)
@@ -84,6 +88,7 @@ class ResNetTrunk(nnx.Module):
       channels: widths of the features of stride 4, 8 and 16.
     """
 
+    folds = ((("conv1",), "bn1"),)
     blocks = {18: (BasicBlock, (2, 2, 2)), 50: (Bottleneck, (3, 4, 6))}
 
     @staticmethod

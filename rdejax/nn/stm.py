@@ -27,6 +27,8 @@ class MemoryEncoder(nnx.Module):
       rngs: for the initial weights.
     """
 
+    folds = ((("trunk.conv1", "conv_mask", "conv_others"), "trunk.bn1"),)
+
     def __init__(
         self, depth: int, key_channels: int = 128, value_channels: int = 512, *, rngs: nnx.Rngs
     ):
@@ -108,6 +110,7 @@ class STMDecoder(nnx.Module):
         x: Float[Array, "n o h w c"],
         f8: Float[Array, "n h8 w8 c8"],
         f4: Float[Array, "n h4 w4 c4"],
+        shared: Float[Array, "n h w s"] | None = None,
     ) -> Float[Array, "n o H W"]:
         """Logits at four times the size of `f4`.
 
@@ -115,17 +118,19 @@ class STMDecoder(nnx.Module):
           x: decoder input of every object.
           f8: skip features of stride 8, the same for all objects.
           f4: skip features of stride 4.
+          shared: see `rdejax.nn.decoder.Decoder`.
         """
-        both = self.coarse(self.features(x, f8, f4)[2])
+        both = self.coarse(self.features(x, f8, f4, shared)[2])
         logits = both[..., 1:] - both[..., :1]
         size = (4 * logits.shape[-3], 4 * logits.shape[-2])
         return jnp.squeeze(resize_bilinear(logits, size), axis=-1)
 
     def features(
-        self, x: Array, f8: Array, f4: Array
+        self, x: Array, f8: Array, f4: Array, shared: Array | None = None
     ) -> tuple[Float[Array, "n o h w d"], Float[Array, "n o h8 w8 d"], Float[Array, "n o h4 w4 d"]]:
         """Features of stride 16, 8 and 4."""
-        m16 = self.block(self.compress(x))
+        x = self.compress(x) if shared is None else self.compress.split(x, shared)
+        m16 = self.block(x)
         m8 = self.refine_16_8(m16, f8)
         return m16, m8, self.refine_8_4(m8, f4)
 

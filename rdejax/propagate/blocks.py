@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from rdejax.models.protocol import Features, State, System, one_frame
 from rdejax.propagate.geometry import Geometry
-from rdejax.propagate.nearness import shared_out
+from rdejax.propagate.nearness import segmented
 
 
 def prepare(
@@ -29,7 +29,7 @@ def prepare(
       geometry: of the video.
       frames: RGB from 0 to 255, uint8, or floating point where gradients by pixels are wanted.
     """
-    return geometry.prepare(frames, model.mean, model.std)
+    return geometry.prepare(frames, model.mean, model.std).astype(model.settings.precision)
 
 
 def encode(
@@ -96,10 +96,7 @@ def propagate(
 
     def block(state: State, inputs: tuple[Features, Array, Array]) -> tuple[State, Any]:
         features, count, memorize = inputs
-        real = jnp.arange(width) < count
-        state, logits = model.segment(state, features, real)
-        state, logits = shared_out(state, logits, real, model.settings.near)
-        probs = jax.nn.softmax(logits, axis=1)
+        state, probs = segmented(model, state, features, jnp.arange(width) < count)
 
         def write(state: State) -> State:
             last = lax.dynamic_index_in_dim(probs, count - 1, 0, keepdims=False)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from rdejax.models.protocol import State
+from rdejax.models.protocol import Features, State, System
 
 _GRID = 8  # pixels of the working resolution to a position of the distances
 _CELL = 16 // _GRID  # positions to a side of a cell of the networks' grid
@@ -108,6 +108,25 @@ def shared_out(
 
     away, logits = lax.scan(frame, state.away.reshape(-1, *shape[2:]), (logits, real))
     return state.replace(away=away.reshape(shape)), logits  # type: ignore[attr-defined]
+
+
+def segmented(
+    model: System, state: State, features: Features, real: Bool[Array, " n"] | None = None
+) -> tuple[State, Float[Array, "n c H W"]]:
+    """The state after frames that share a memory, and their probabilities, `prefer_near` included.
+
+    Args:
+      model: the system.
+      state: see `System.segment`.
+      features: see `System.segment`.
+      real: see `System.segment`.
+    """
+    if state.away is None or state.valid.size == 1:
+        return model.segment_probs(state, features, real)
+    state, logits = model.segment(state, features, real)
+    real = jnp.ones(len(logits), bool) if real is None else real
+    state, logits = shared_out(state, logits, real, model.settings.near)
+    return state, jax.nn.softmax(logits, axis=1)
 
 
 def bare(state: State) -> State:

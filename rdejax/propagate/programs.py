@@ -12,7 +12,7 @@ from jax import Array
 from rdejax.models.protocol import State, System, given_probs
 from rdejax.propagate.blocks import encode, propagate
 from rdejax.propagate.geometry import Geometry
-from rdejax.propagate.nearness import bare, begun, joined, shared_out
+from rdejax.propagate.nearness import bare, begun, joined, segmented
 
 
 @partial(jax.jit, static_argnames=("geometry", "groups"))
@@ -122,11 +122,9 @@ def add_objects(
       The state; slot numbers uint8 [h, w] (0 background) and float32 [o + 1, h, w].
     """
     features = encode(model, geometry, frame[None], beside)
-    state, logits = model.segment(state, features)
-    state, logits = shared_out(state, logits, jnp.ones(1, bool), model.settings.near)
+    state, probs = segmented(model, state, features)
     present = (state.valid | new).reshape(-1)
-    probs = jax.nn.softmax(logits[0], axis=0)
-    probs = model.given_beside(probs, geometry.prepare_masks(masks), present)
+    probs = model.given_beside(probs[0], geometry.prepare_masks(masks), present)
     if memorize:
         state = model.memorize(state, features, probs, groups=state.valid.any(axis=1))
     away = state.away
@@ -179,9 +177,8 @@ def correct_objects(
       corrected objects, and float32 [o + 1, h, w] with them.
     """
     features = encode(model, geometry, frame[None], beside)
-    state, logits = model.segment(state, features)
-    state, logits = shared_out(state, logits, jnp.ones(1, bool), model.settings.near)
-    others = _without(jax.nn.softmax(logits[0], axis=0), corrected.reshape(-1))
+    state, probs = segmented(model, state, features)
+    others = _without(probs[0], corrected.reshape(-1))
     present = (state.valid | new).reshape(-1)
     probs = model.given_beside(others, geometry.prepare_masks(masks), present)
     groups = state.valid.any(axis=1) if memorize else corrected.any(axis=1)

@@ -21,6 +21,7 @@ from rdejax.propagate.inputs import Inputs, Start, Told, in_blocks, placed, what
 from rdejax.propagate.mend import Before, snapshot
 from rdejax.propagate.pending import Part, Pending
 from rdejax.propagate.programs import add_objects, correct_objects, segment_blocks, start_video
+from rdejax.propagate.ready import ready
 from rdejax.propagate.schedule import (
     LONGEST_BLOCK,
     Block,
@@ -87,6 +88,7 @@ class Stream:
                 raise RdejaxError(f"{name}={value!r}: give a number of {what}, 1 or more")
         self.given = given
         self.model = model
+        self._ready = ready(model)
         changed = {} if size is None else {"size": size}
         self.size = dataclasses.replace(model.settings, **changed).size
         self.block = min(model.settings.every, LONGEST_BLOCK)
@@ -390,7 +392,7 @@ class Stream:
         self.writes += sum(block.memorize for block in blocks)
         self.state = self.model.reserve(self.state, self.writes)
         self.state, (label, prob) = segment_blocks(
-            self.model,
+            self._ready,
             self.state,
             in_blocks(inputs.frames, blocks, width),
             np.asarray([block.length for block in blocks], np.int32),
@@ -417,7 +419,7 @@ class Stream:
         also: dict[str, Any] = {"geometry": self.geometry}
         if self.state is None:
             state, (label, prob) = start_video(
-                self.model, frame, masks, new, start.given, beside, groups=layout.groups, **also
+                self._ready, frame, masks, new, start.given, beside, groups=layout.groups, **also
             )
             # What `restore` expects, whether another frame has been pushed or not.
             self.state = self.model.reserve(state, self.writes)
@@ -428,7 +430,7 @@ class Stream:
             self.writes += memorize or bool(told.corrected)
             state = self.model.reserve(with_groups(self.state, layout.groups), self.writes)
             groups = new.reshape(layout.groups, -1)
-            inserted = (self.model, state, frame)
+            inserted = (self._ready, state, frame)
             also["memorize"] = memorize
             if told.corrected:
                 slots = [layout.ids[number] for number in told.corrected]
@@ -485,7 +487,7 @@ class Stream:
         total = layout.groups * layout.slots
         fresh = jax.eval_shape(
             partial(start_video, geometry=geometry, groups=layout.groups),
-            self.model,
+            self._ready,
             jax.ShapeDtypeStruct((*source, 3), jnp.uint8),
             jax.ShapeDtypeStruct((total, *source), jnp.float32),
             jax.ShapeDtypeStruct((total,), bool),
