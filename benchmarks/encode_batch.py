@@ -72,7 +72,7 @@ def compare(name: str, args: Arguments) -> dict[str, Any]:
     }
 
 
-def _started(model: System, frames: np.ndarray, mask: np.ndarray, **options: int) -> Stream:
+def _started(model: System, frames: np.ndarray, mask: np.ndarray, **options: Any) -> Stream:
     """A stream behind its first chunk, so that everything is compiled."""
     stream = rdejax.stream(model, **options)
     stream.push(frames, {0: mask})

@@ -53,7 +53,8 @@ def main() -> None:
         def apart() -> np.ndarray:
             out = []
             for value in args.values:
-                one = rdejax.load_model(args.checkpoint, **options, **{args.setting: value})
+                changed: Any = {args.setting: value}
+                one = rdejax.load_model(args.checkpoint, **options, **changed)
                 out.append(rdejax.segment_video(one, frames, mask))
             return np.stack(out)
 
