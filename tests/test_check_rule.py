@@ -206,7 +206,9 @@ def test_the_examples_pass(name) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["average", "bank", "merge", "rde", "replace", "swem", "xmem"])
+@pytest.mark.parametrize(
+    "name", ["average", "bank", "merge", "rde", "replace", "swem", "template", "xmem"]
+)
 def test_the_rules_of_the_package_pass(name) -> None:
     assert check_rule(name).checks
 

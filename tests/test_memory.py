@@ -52,6 +52,7 @@ RULES = (
         },
     ),
     ("tmrn", {"agents": "learned", "refine": True, "age_embedding": True, "max_frames": 3}),
+    ("template", {"slots": 3}),
     ("xmem", {"enable_long_term": False}),
     (
         "xmem",

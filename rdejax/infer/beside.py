@@ -19,8 +19,8 @@ def read_beside(path: Path | None, model: System, frames: int) -> dict[str, np.n
       frames: of the video.
 
     Raises:
-      RdejaxError: unreadable; an array that the system does not take, or one with another number of
-        entries than frames.
+      RdejaxError: unreadable; an array that the system does not take (`System.checked_beside`), or
+        one with another number of entries than frames.
     """
     if path is None:
         return {}
@@ -44,7 +44,10 @@ def read_beside(path: Path | None, model: System, frames: int) -> dict[str, np.n
                 f"{path}: {name} has shape {list(array.shape)} for {frames} frames; its first axis "
                 "must be the frames"
             )
-    return arrays
+    try:
+        return model.checked_beside(arrays)
+    except RdejaxError as error:
+        raise RdejaxError(f"{path}: {error}") from None
 
 
 def digest_beside(arrays: dict[str, np.ndarray]) -> str:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
@@ -102,6 +103,20 @@ class System(nnx.Module):
     def num_parameters(self) -> int:
         """Weights, frozen ones included."""
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self)))
+
+    def checked_beside(self, beside: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What was given for some frames beside their pictures, in the form that `encode` takes.
+
+        Names and number of frames have been looked at; a system with `frame_inputs` looks at all
+        else here, where values are known and a refusal changes nothing.
+
+        Args:
+          beside: arrays [n, ...] by the names in `frame_inputs`, those that were given.
+
+        Raises:
+          RdejaxError: names the array, what is wrong with it, and what it should be.
+        """
+        return dict(beside)
 
     def encode(
         self,

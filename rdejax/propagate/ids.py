@@ -105,7 +105,8 @@ def checked_beside(beside: Mapping[str, Any], count: int, model: System) -> dict
       model: the system.
 
     Raises:
-      RdejaxError: a name that the system does not take, or another number of entries than frames.
+      RdejaxError: a name that the system does not take, another number of entries than frames, or
+        see `System.checked_beside`.
     """
     out = {}
     for name, values in beside.items():
@@ -120,7 +121,7 @@ def checked_beside(beside: Mapping[str, Any], count: int, model: System) -> dict
             raise RdejaxError(
                 f"{name} has {entries} entries for {count} frames; give one for each frame"
             )
-    return out
+    return model.checked_beside(out)
 
 
 def one_hot(

@@ -230,7 +230,7 @@ def _grouped(names: set[str]) -> str:
     """Weights by module: "memory/compress_key (31 weights), memory/compress_value (31 weights)"."""
     counts: dict[str, int] = {}
     for name in sorted(names):
-        module = re.match(r"[^/]*/[^/]*", name)
+        module = re.match(r"[^/]*(/[^/]*)?", name)
         assert module is not None
         counts[module[0]] = counts.get(module[0], 0) + 1
     return ", ".join(f"{module} ({count} weights)" for module, count in counts.items())

@@ -1,6 +1,7 @@
 """What the published recipes have in common; `rdejax/configs/` fills in the rest."""
 
 import dataclasses
+from typing import Any
 
 from rdejax.data.config import ClipConfig, VideoConfig
 from rdejax.train.config import LossConfig, OptimizerConfig, ScaleConfig, TrainConfig
@@ -119,3 +120,40 @@ def with_tmrn(host: TrainConfig) -> TrainConfig:
     """
     optimizer = dataclasses.replace(host.optimizer, rule_lr=10.0, rule_lr_steps=2_000)
     return dataclasses.replace(host, memory="tmrn", optimizer=optimizer)
+
+
+# What both stages of dmn-lite have in common, beside the number of frames.
+DMN_LITE_CLIP: dict[str, Any] = {
+    "size": 224,
+    "objects": 2,
+    "second_object": 0.7,
+    "paste": 0.6,
+    "smallest": 0.12,
+    "largest": 0.7,
+    "distractor": 0.3,
+    "speed": 0.07,
+    "camera": 0.05,
+    "turn": 0.12,
+    "zoom": 0.07,
+    "bend": 0.05,
+    "jump": 0.05,
+    "perturb": 0.9,
+}
+
+# DMN-AOA (supplement): one scale of 1 to 1.5 for all frames, flip and reversal in half of the
+# clips, a crop of fixed size. A crop of 1 / 1.5^2 of the frame's area is the smallest.
+DMN_VIDEO = VideoConfig(
+    gaps=(5,), phases=(), reverse=0.5, crop=0.44, flip=0.5, turn=0.0, shear=0.0, zoom=0.0
+)
+# Cross-entropy and soft IoU of the refined masks; matching and detection are the objective's.
+DMN_LOSS = LossConfig(soft_iou=1.0, top_p=1.0)
+DMN_OPTIMIZER = OptimizerConfig(
+    name="adamw",
+    lr=1e-4,
+    trunk_lr=0.1,
+    weight_decay=1e-4,
+    warmup=1_000,
+    clip_norm=5.0,
+    freeze_stride=0,
+    freeze_depthwise=False,
+)
