@@ -93,7 +93,9 @@ def score(
         source = FolderFrames(sequence.frames[0].parent, sequence.frames)
         given = read_given(sequence, source)
         video = np.stack([frame for _, frame in source.frames()])
-        beside = true_proposals(sequence) if args.oracle and model.frame_inputs else {}
+        beside: dict[str, Any] = {}
+        if args.oracle and model.frame_inputs:
+            beside = true_proposals(sequence)
         started = time.perf_counter()
         masks = segment_video(model, video, given.masks, size=args.size, **beside)
         seconds, frames = seconds + time.perf_counter() - started, frames + len(video)

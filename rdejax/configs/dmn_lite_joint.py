@@ -13,7 +13,7 @@ config = TrainConfig(
     clip=ClipConfig(frames=3, **DMN_LITE_CLIP),
     video=VideoConfig(gaps=(3,), phases=(), crop=0.3, min_area=0.004, keep_megabytes=800),
     batch=2,
-    steps=400,
+    steps=300,
     objective_settings=("true_previous=0.5", "oracle=0.3"),
     loss=LossConfig(soft_iou=1.0, top_p=1.0),
     optimizer=OptimizerConfig(

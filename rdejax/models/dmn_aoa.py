@@ -225,14 +225,16 @@ class DMN(System):
         query, previous = state.query, _grouped(small, count)
         if self.renews:
             new, seen = self.asking(features, small)
-            new = new.replace(write=jnp.repeat(state.memory.count, state.valid.shape[1]))
+            write = jnp.repeat(state.memory.count, state.valid.shape[1])
+            new = new.replace(write=write)  # type: ignore[attr-defined]
             old = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), query)
             query = _grouped(merge_groups(seen, new, old), count)
         if groups is not None:
             memory, query, previous = merge_groups(
                 groups, (memory, query, previous), (state.memory, state.query, state.previous)
             )
-        return state.replace(memory=memory, query=query, previous=previous)
+        changed = {"memory": memory, "query": query, "previous": previous}
+        return state.replace(**changed)  # type: ignore[attr-defined]
 
     def keep(
         self,

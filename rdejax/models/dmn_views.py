@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rdejax.errors import RdejaxError
 from rdejax.memory.views import Arrows, Heat, Masks, Moment, View
 from rdejax.nn.dmn_networks import coarse_logits, full_size
 
@@ -40,6 +41,10 @@ def _relevance(model: Any, moment: Moment) -> Heat:
     """Mean weight of memory positions for the asking positions of the frame."""
     memory = jax.tree.map(lambda x: x[moment.group], moment.before.memory)
     asking = moment.query.key[0][np.asarray(moment.positions)]
+    if not len(asking):
+        raise RdejaxError(
+            "the object has no pixel in this frame; choose another one with --frames, or a --pixel"
+        )
     queries = jnp.broadcast_to(asking[None], (memory.value.shape[0], *asking.shape))
     weights = np.asarray(model.memory.relevance(memory, queries)[moment.slot]).mean(0)
     writes = model.memory.contents(memory).writes
@@ -68,7 +73,8 @@ def _alignment(model: Any, moment: Moment) -> Arrows:
     shown = shown[np.asarray(mask[row])[shown] > 0.5]
     end = _places(np.asarray(query.box), grid)[shown]
     here = _places(np.asarray(features.proposals.boxes[0, chosen]), grid)
-    begin = np.stack([here[np.asarray(weights).argmax(1)[shown]], here[shown]])
+    # What a place is compared with is a weighted mean of all places, hence their mean place.
+    begin = np.stack([(np.asarray(weights) @ here)[shown], here[shown]])
     frame = moment.written[int(query.write)]
     return Arrows(
         begin,

@@ -48,8 +48,7 @@ class DenseHead(nnx.Module):
         he = nnx.initializers.he_normal()
         self.tower = Conv(channels, channels, 3, kernel_init=he, rngs=rngs)
         self.out = Conv(channels, 5, 3, rngs=rngs)
-        bias = jnp.zeros(5).at[0].set(_RARE).at[1:].set(1.0)
-        self.out.bias[...] = bias
+        self.out.bias = nnx.Param(jnp.ones(5).at[0].set(_RARE))
         self.mask_convs = nnx.List(
             [Conv(channels, channels, 3, kernel_init=he, rngs=rngs) for _ in range(mask_convs)]
         )

@@ -93,7 +93,8 @@ def solve(
     weight = entry.astype(cost.dtype)
     cost = jnp.where(entry, cost, 0.0)
     start = greedy(cost, entry)
-    none = (jnp.zeros_like(cost),) * 3
+    zero = jnp.zeros_like(cost)
+    none = zero, zero, zero
 
     def step(_: Array, carry: tuple) -> tuple:
         x, corrections, total = carry

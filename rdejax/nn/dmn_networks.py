@@ -90,8 +90,9 @@ class RefineNet(nnx.Module):
     def __init__(self, channels: int, widths: tuple[int, int, int], *, rngs: nnx.Rngs):
         self.mix = ResBlock(3 * 16 + channels, channels, rngs=rngs)
         self.decoder = Decoder(channels, (channels, channels), widths, rngs=rngs)
-        self.decoder.pred.kernel[...] = jnp.zeros_like(self.decoder.pred.kernel[...])
-        self.decoder.pred.bias[...] = jnp.zeros_like(self.decoder.pred.bias[...])
+        pred = self.decoder.pred
+        pred.kernel = nnx.Param(jnp.zeros_like(pred.kernel[...]))
+        pred.bias = nnx.Param(jnp.zeros(1))
 
     def __call__(
         self,
