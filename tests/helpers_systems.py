@@ -13,6 +13,16 @@ from rdejax.nn.layers import Conv
 
 _BODY = {"key_depth": 18, "key_channels": 8, "value_channels": 16}
 _LITE = {"key_channels": 8, "value_channels": 32, "decoder_widths": (16, 8, 8)}
+_PROPOSALS = {
+    "channels": 16,
+    "key_channels": 8,
+    "value_channels": 8,
+    "match_channels": 8,
+    "grid": 4,
+    "proposals": 6,
+    "mask_convs": 1,
+    "refine_widths": (16, 8, 8),
+}
 _BASES = {"bases": 4, "top_l": 2}
 STORES = {
     "min_mid_term_frames": 2,
@@ -22,6 +32,8 @@ STORES = {
 }
 # Sizes and settings of each system; `every` is 2 where a system has intervals.
 SIZES: dict[str, dict[str, Any]] = {
+    "dmn-aoa": {**_PROPOSALS, "key_depth": 18},
+    "dmn-lite": _PROPOSALS,
     "rde": _BODY,
     "rde-lite": _LITE,
     "stcn": _BODY,

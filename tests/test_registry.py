@@ -154,9 +154,14 @@ def test_a_file_cannot_take_a_name_of_the_package(tmp_path) -> None:
     assert find_rule("average") is AverageMemory
 
 
+BODIES = ("rde", "rde-lite", "stcn", "stm", "swem", "swem-lite", "xmem", "xmem-lite")
+
+
 def test_names_and_what_is_unknown() -> None:
-    assert names() == ("rde", "rde-lite", "stcn", "stm", "swem", "swem-lite", "xmem", "xmem-lite")
-    with pytest.raises(RdejaxError, match="system 'no.py' is unknown; choose one of rde, rde-lite"):
+    assert names() == ("dmn-aoa", "dmn-lite", *BODIES)
+    with pytest.raises(
+        RdejaxError, match="system 'no.py' is unknown; choose one of dmn-aoa, dmn-lite, rde"
+    ):
         find_system("no.py")
     with pytest.raises(
         RdejaxError, match="'no' is unknown; choose one of average.*give a .py file"
