@@ -230,7 +230,7 @@ def test_parts_are_disjoint_and_together_all(videos, loaded, capsys):
     assert sorted(name for names in held for name in names) == ["a", "b"] and [] in held
     assert "holds none" in capsys.readouterr().err
     arguments = [videos / "in", "--mask", videos / "masks", "--output", videos / "o"]
-    assert "give I/N, such as 3/16" in fails(capsys, *arguments, "--shard", "4")
+    assert "I/N, such as 3/16" in fails(capsys, *arguments, "--shard", "4")
 
 
 def test_one_that_cannot_be_segmented_does_not_keep_the_others(videos, loaded, capsys):

@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         known: dict[Path, dict[str, Any]]
         if arguments.data.dataset is not None:
             run_dataset(arguments)
-            known = {arguments.output: vars(arguments.data)}
+            data = arguments.data
+            about = {"dataset": data.dataset, "root": data.root, "split": data.split}
+            known = {arguments.output: about}
         elif (videos := videos_in(arguments.videos)) is not None:
-            done = run_videos(
-                arguments, videos, run_video, lambda: load(arguments.model), arguments.data.shard
-            )
+            done = run_videos(arguments, videos, run_video, lambda: load(arguments.model))
             known = {output: {"video": source} for output, source in done.items()}
         else:
             known = {arguments.output: {"video": run_video(arguments)}}

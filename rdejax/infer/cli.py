@@ -177,11 +177,6 @@ class Arguments:
     sequences: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """With --dataset or several videos: those named in this text file, one on a line, and no
     others."""
-    shard: Annotated[
-        Shard,
-        read_by(parse_shard, "--shard", "I/N", "a part of a number of parts, such as 3/16"),
-    ] = WHOLE
-    """With --dataset or several videos: the I-th of N parts of about equal work."""
     masks: MaskOptions = MaskOptions()
     data: DatasetOptions = DatasetOptions()
     model: ModelOptions = ModelOptions()

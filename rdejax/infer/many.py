@@ -96,7 +96,7 @@ def run_videos(
     if arguments.sequences is not None:
         wanted = read_names(arguments.sequences, list(videos))
         videos = {name: path for name, path in videos.items() if name in wanted}
-    shard = arguments.shard
+    shard = arguments.data.shard
     names = part_of(list(videos), shard, lambda name: name, lambda name: _bytes(videos[name]))
     each = {name: _arguments_of(arguments, name, videos[name]) for name in names}
     quiet = arguments.result.quiet
@@ -131,7 +131,7 @@ def _arguments_of(arguments: Arguments, name: str, path: Path) -> Arguments:
         mask=_mask_of(arguments, name),
         beside=beside,
         sequences=None,
-        shard=WHOLE,
+        data=dataclasses.replace(arguments.data, shard=WHOLE),
         output=arguments.output / name,
     )
 

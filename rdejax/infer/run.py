@@ -232,12 +232,6 @@ def run_dataset(arguments: Arguments) -> None:
     if arguments.sequences is not None:
         named = read_names(arguments.sequences, [sequence.name for sequence in sequences])
         sequences = [sequence for sequence in sequences if sequence.name in named]
-    sequences = part_of(
-        sequences, arguments.shard, lambda each: each.name, lambda each: len(each.frames)
-    )
-    if not sequences:
-        note(f"part {arguments.shard} holds no sequence", quiet=arguments.result.quiet)
-        return
     _keep_inputs(arguments, sequences)
     frames, masks = ({path.parent for path in paths} for paths in _files(sequences))
     _note_left_out(frames, FRAME_SUFFIXES, arguments.result.quiet)
