@@ -59,6 +59,9 @@ def load_model(
       **settings: settings of the memory rule (`top_k`, `tau`, ...) or of the system, by name; those
         that are not given are the model's own. Unknown ones are refused, and the known ones named.
 
+    The bundled weights of "rde-lite" are for non-commercial use only: they were trained on DAVIS,
+    whose frames and masks are offered under CC BY-NC 4.0. The code is under Apache-2.0.
+
     Returns:
       The system; `segment_video` and `stream` take it.
 

@@ -128,6 +128,15 @@ def test_a_recipe_says_the_sizes() -> None:
         create_system(TrainConfig(sizes=("width=3",)))
 
 
+def test_training_goes_on_in_the_networks_it_starts_from(model, tmp_path) -> None:
+    save_weights(tmp_path / "some.safetensors", model)
+    start = str(tmp_path / "some.safetensors")
+    assert create_system(TrainConfig(init=start)).config == model.config
+    plain = create_system(TrainConfig(init=start, sizes=("latest_masks=False",)))
+    assert plain.place is None and plain.config.key_channels == 16
+    assert "latest_masks" not in vars(create_system(TrainConfig("swem-lite", init=start)).config)
+
+
 def test_a_block_of_many_objects_is_decoded_in_parts(video) -> None:
     frames = video[0]
     mask = np.zeros((H, W), np.uint8)
@@ -139,3 +148,12 @@ def test_a_block_of_many_objects_is_decoded_in_parts(video) -> None:
     alone = [stream.push_probs(frames[t : t + 1], {} if t else {0: mask})[1] for t in range(4)]
     np.testing.assert_allclose(parts, np.concatenate(alone), atol=2e-5)
     assert jnp.isfinite(parts).all()
+
+
+def test_distances_and_latest_masks_go_together(model, video) -> None:
+    near = model.with_memory(model.memory)
+    near.settings = model.settings.override(near=1.0)
+    stream = rdejax.stream(near)
+    stream.push(video[0][:3], {0: video[1]})
+    assert stream.state.away.shape == (1, 2, H // 8, W // 8)
+    assert stream.state.latest.shape == (1, 2, H // 16, W // 16, 32)

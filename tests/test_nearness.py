@@ -48,8 +48,9 @@ def test_twins_go_to_the_nearer_one_and_the_background_stays() -> None:
     away, _ = distances(jnp.asarray(masks_of((0, 0, 32, 16), (0, 48, 32, 64))))
     logits = jnp.zeros((3, H, W)).at[1].set(0.1)  # alike, the first a little more
     probs = jax.nn.softmax(logits, axis=0)
-    near = jax.nn.softmax(prefer_near(logits, away, jnp.ones(2, bool), 1.0), axis=0)
+    near = prefer_near(probs, away, jnp.ones(2, bool), 1.0)
     np.testing.assert_allclose(near[0], probs[0], atol=1e-6)
+    np.testing.assert_allclose(near.sum(0), 1, atol=1e-6)
     assert (probs[1] > probs[2]).all()
     assert (near[1] > near[2])[:, :28].all() and (near[1] < near[2])[:, 40:].all()
 
@@ -57,11 +58,13 @@ def test_twins_go_to_the_nearer_one_and_the_background_stays() -> None:
 def test_clear_evidence_and_free_places_win_over_distance() -> None:
     away, _ = distances(jnp.asarray(masks_of((0, 0, 32, 8), (0, 56, 32, 64))))
     logits = jnp.stack([jnp.zeros((H, W)), jnp.full((H, W), 6.0), jnp.full((H, W), -6.0)])
-    valid = jnp.ones(2, bool)
-    near = prefer_near(logits, away, valid, 100.0)
-    assert (near.argmax(0) == 1).all()
-    alone = prefer_near(logits, away, jnp.array([True, False]), 100.0)
-    np.testing.assert_allclose(alone[:2], logits[:2], atol=1e-4)
+    probs, valid = jax.nn.softmax(logits, axis=0), jnp.ones(2, bool)
+    assert (prefer_near(probs, away, valid, 100.0).argmax(0) == 1).all()
+    one = probs.at[2].set(0) / (1 - probs[2:])
+    alone = prefer_near(one, away, jnp.array([True, False]), 100.0)
+    np.testing.assert_allclose(alone, one, atol=1e-6)
+    nothing = jnp.zeros((3, H, W)).at[0].set(1.0)
+    np.testing.assert_array_equal(prefer_near(nothing, away, valid, 1.0), nothing)
 
 
 @pytest.fixture(scope="module")

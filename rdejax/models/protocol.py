@@ -52,7 +52,7 @@ class State:
     """
 
     valid: Bool[Array, "g s"]
-    away: Float[Array, "g s h w"] | None = flax.struct.field(default=None, kw_only=True)
+    away: Float[Array, "g s y x"] | None = flax.struct.field(default=None, kw_only=True)
 
 
 class System(nnx.Module):

@@ -161,7 +161,8 @@ class TrainConfig:
 
     Attributes:
       system: name of the system, see `rdejax.models.names`.
-      sizes: of the networks, NAME=VALUE each, in place of the system's own (its `Config`).
+      sizes: of the networks, NAME=VALUE each (fields of the system's `Config`), in place of those
+        of the weights of `init`, if they are the same system's, or of the system's own.
       single_object: value encoder without the channel of the other objects (published stage 0).
       memory: another memory rule than the system's own, by name or .py file.
       memory_settings: settings of the rule, NAME=VALUE each.

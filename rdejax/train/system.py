@@ -1,11 +1,13 @@
 """The system and the objective that a configuration names."""
 
+import json
 from typing import Any
 
 from rdejax.cli import name_and_value
 from rdejax.errors import RdejaxError
 from rdejax.models import System, create
 from rdejax.models.registry import find_system
+from rdejax.models.weights import find_weights, read_weights
 from rdejax.train.config import TrainConfig
 from rdejax.train.objectives.protocol import Objective, make_objective
 from rdejax.train.objectives.registry import find_objective
@@ -13,6 +15,9 @@ from rdejax.train.objectives.registry import find_objective
 
 def create_system(config: TrainConfig) -> System:
     """The system of a run, with random weights from `config.seed`.
+
+    Its networks have the sizes of those of `config.init`, if these are weights of the same system,
+    but for what `config.sizes` says.
 
     Raises:
       RdejaxError: an unknown system, memory rule or objective, or a choice the system does not
@@ -24,7 +29,7 @@ def create_system(config: TrainConfig) -> System:
             f"single_object: the value encoder of {config.system} always sees the other objects; "
             "leave it False and set clip.objects to 1"
         )
-    sizes = _settings("sizes", config.sizes)
+    sizes = {**_sizes_of_start(config), **_settings("sizes", config.sizes)}
     if config.single_object:
         sizes["single_object"] = True
     changes: dict[str, Any] = {} if config.memory is None else {"memory": config.memory}
@@ -32,6 +37,21 @@ def create_system(config: TrainConfig) -> System:
     model = create(config.system, seed=config.seed, config=sizes, **changes)
     objective_of(config).check(model, config.clip.frames)
     return model
+
+
+def _sizes_of_start(config: TrainConfig) -> dict[str, Any]:
+    """Sizes that the weights of `init` say; none where there are no such weights (any more)."""
+    if config.init is None:
+        return {}
+    try:
+        metadata = read_weights(find_weights(config.init))[1]
+        sizes = json.loads(metadata["config"])
+    except (RdejaxError, KeyError, ValueError):
+        return {}
+    if metadata.get("arch") != config.system or not isinstance(sizes, dict):
+        return {}
+    # Whether there is one object is the stage's, see `rdejax.train.initial_weights.fill`.
+    return {name: value for name, value in sizes.items() if name != "single_object"}
 
 
 def objective_of(config: TrainConfig) -> Objective:
