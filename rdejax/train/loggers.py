@@ -102,18 +102,15 @@ class MLflow:
 
     def __init__(self, workdir: Path, config: dict[str, Any], first: int):
         del first
-        _imported("mlflow")
-        from mlflow.entities import Metric
-        from mlflow.tracking import MlflowClient
-
-        self._metric = Metric
+        client = _imported("mlflow.tracking").MlflowClient
+        self._metric = _imported("mlflow.entities").Metric
         uri = os.environ.get("MLFLOW_TRACKING_URI") or (workdir / "mlruns").absolute().as_uri()
         if uri.startswith("file:"):
             # Newer versions take folders only from those who say that they mean it.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         identity = _identity(workdir)
         try:
-            self._client = MlflowClient(uri)
+            self._client = client(uri)
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "rdejax")
             experiment = self._client.get_experiment_by_name(name)
             place = experiment.experiment_id if experiment else self._client.create_experiment(name)
@@ -187,10 +184,11 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def _imported(name: str) -> Any:
+def _imported(module: str) -> Any:
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(module)
     except ImportError:
+        name = module.partition(".")[0]
         raise RdejaxError(
             f"logger {name}: {name} is not installed; pip install 'rdejax[loggers]', or leave it "
             "out of --logger"
