@@ -1,5 +1,7 @@
 """TMRN's read: what it is at its limits, its agents, and what must not change it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -362,6 +364,15 @@ def test_the_order_of_rows_and_rows_of_nothing_are_no_matter() -> None:
     chosen = orthogonal_agents(f, jnp.ones(60, bool), 4)
     np.testing.assert_array_equal(orthogonal_agents(padded, present, 4), chosen)
     np.testing.assert_array_equal(orthogonal_agents(shuffled, jnp.ones(60, bool), 4), chosen)
+
+
+def test_decompositions_are_never_a_batch() -> None:
+    """On CPUs with few threads two batches at once wait for each other for ever (training did)."""
+    many = jnp.stack([moments(rows(seed=i)) for i in range(3)])
+    each = jax.vmap(lambda m: svd_agents(m, 3))
+    text = str(jax.make_jaxpr(jax.vmap(each))(jnp.stack([many, many])))
+    assert re.findall(r"f32(\[[\d,]+\]) \w+:f32\[[\d,]+\] = eigh\[", text) == ["[8,8]"]
+    np.testing.assert_allclose(each(many)[1], svd_agents(many[1], 3), atol=1e-5)
 
 
 def test_moments_add_up() -> None:

@@ -29,6 +29,17 @@ def moments(rows: Float[Array, "n c"]) -> Float[Array, "d d"]:
     return jnp.matmul(rows.T, rows, precision=lax.Precision.HIGHEST)
 
 
+@jax.custom_batching.sequential_vmap
+def _eigh(gram: Array) -> tuple[Array, Array]:
+    """Eigenvalues, ascending, and eigenvectors, of one matrix at a time.
+
+    On CPUs JAX spreads a batch of decompositions over the threads of the program they are part of,
+    and waits for them: where two of its threads do so at once, and there are no others, for ever.
+    """
+    values, vectors = jnp.linalg.eigh(gram)
+    return values, vectors
+
+
 def svd_agents(total: Float[Array, "d d"], number: int) -> Float[Array, "k c"]:
     """The first right singular vectors of the rows behind `moments`, at their singular values.
 
@@ -42,7 +53,7 @@ def svd_agents(total: Float[Array, "d d"], number: int) -> Float[Array, "k c"]:
     """
     total = lax.stop_gradient(total)
     gram, summed, rows = total[:-1, :-1], total[-1, :-1], total[-1, -1]
-    values, vectors = jnp.linalg.eigh(gram)
+    values, vectors = _eigh(gram)
     values, vectors = values[::-1][:number], vectors[:, ::-1][:, :number].T
     towards = jnp.matmul(vectors, summed, precision=lax.Precision.HIGHEST)
     length = jnp.sqrt(jnp.maximum(values, 0.0) / jnp.maximum(rows, 1.0))
