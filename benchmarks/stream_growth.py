@@ -57,8 +57,10 @@ class Arguments:
         "xmem,enable_long_term=False",
         "bank",
         "tmrn",
+        "dmn-lite:template",
     )
-    """Rules, each with settings of its own behind it: NAME[,SETTING=VALUE ...]."""
+    """Rules, each with settings of its own behind it, on `model` or on a system named before it:
+    [SYSTEM:]NAME[,SETTING=VALUE ...]."""
     frames: int = 1000
     height: int = 240
     width: int = 432
@@ -70,10 +72,12 @@ class Arguments:
     that a long comparison can be measured in pieces."""
 
 
-def settings_of(memory: str) -> dict[str, Any]:
-    """The rule and its settings, as `rdejax.load_model` takes them."""
-    name, *settings = memory.split(",")
-    return {"memory": name, **dict(name_and_value(text, f"--memories {text}") for text in settings)}
+def settings_of(memory: str, default: str) -> tuple[str, dict[str, Any]]:
+    """The system, the rule and its settings, as `rdejax.load_model` takes them."""
+    place, *settings = memory.split(",")
+    system, _, rule = place.rpartition(":")
+    given = dict(name_and_value(text, f"--memories {text}") for text in settings)
+    return system or default, {"memory": rule, **given}
 
 
 def run(memory: str, args: Arguments) -> dict[str, Any]:
@@ -85,9 +89,8 @@ def run(memory: str, args: Arguments) -> dict[str, Any]:
             compiled.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(note)
-    model, weights_from = load_or_create(
-        args.model, every=args.every, size=None, **settings_of(memory)
-    )
+    system, settings = settings_of(memory, args.model)
+    model, weights_from = load_or_create(system, every=args.every, size=None, **settings)
     video, mask = moving_square(_LOOP, args.height, args.width, args.objects)
     stream = rdejax.stream(model)
     started = time.perf_counter()

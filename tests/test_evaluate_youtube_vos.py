@@ -198,7 +198,7 @@ def test_splits_without_public_masks_are_refused(data):
     (root / "valid" / "meta.json").unlink()
     for video, late in LATE.items():
         (root / "valid" / "Annotations" / video / f"{STEMS[late]}.png").unlink()
-    with pytest.raises(RdejaxError, match=r"nothing can be scored.*rdejax.evaluate.submit"):
+    with pytest.raises(RdejaxError, match=r"nothing can be scored.*rdejax submit"):
         evaluate("youtube-vos", root, results)
 
 

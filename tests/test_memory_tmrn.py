@@ -287,6 +287,7 @@ def test_a_frame_that_is_vouched_for_is_the_first_one_where_frames_go() -> None:
     assert state.time.tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract() -> None:
     assert "keeps the contract" in str(check_rule("tmrn"))
 

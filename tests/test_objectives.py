@@ -44,7 +44,7 @@ def test_a_system_names_its_own_and_a_recipe_another() -> None:
             "guidance=1",
             "objective 'unroll' has no setting 'guidance'; it has memory, reduce",
         ),
-        ("nobody", "reduce=sum", "objective 'nobody' is unknown; choose one of rde, unroll"),
+        ("nobody", "reduce=sum", "objective 'nobody' is unknown; choose one of dmn, rde, unroll"),
     ],
 )
 def test_wrong_settings(name, setting, sentence) -> None:
