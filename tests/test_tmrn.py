@@ -292,6 +292,9 @@ def test_recipes_are_those_of_the_hosts() -> None:
         plain, mine = load_config(host), load_config(name)
         optimizer = dataclasses.replace(plain.optimizer, rule_lr=10.0, rule_lr_steps=2000)
         assert mine == dataclasses.replace(plain, memory="tmrn", optimizer=optimizer)
+    without = dataclasses.replace(load_config("tmrn_stm_video"), memory_settings=("agents=none",))
+    model = nnx.eval_shape(lambda: create_system(without))  # as a command line spells it
+    assert model.memory.correlation is None
     lite = load_config("tmrn_lite")
     assert lite.memory == "tmrn" and objective_of(lite) == UnrollObjective()
 

@@ -92,7 +92,7 @@ class TMRNMemory(MemoryRule):
       rngs: for the initial weights.
       agents: where agents come from: "svd" of the query's and the memory's keys, from Gram matrices
         that are kept for each memorised frame; "orthogonal", the keys that are most orthogonal to
-        each other; "learned", a weight; "none": no agent-level correlation.
+        each other; "learned", a weight; None (or "none"): no agent-level correlation.
       K: number of agents; more than `key_channels` mean that many.
       profile: form of the correlation, "linear" or "softmax", see `AgentCorrelation`.
       refine: whether agents are refined by `AgentRefinement`.
@@ -119,7 +119,7 @@ class TMRNMemory(MemoryRule):
         key_channels: int,
         value_channels: int,
         rngs: nnx.Rngs,
-        agents: str = "svd",
+        agents: str | None = "svd",
         K: int = 16,
         profile: str = "linear",
         refine: bool = False,
@@ -142,7 +142,7 @@ class TMRNMemory(MemoryRule):
         self.most_read: int | None = None  # frames that XMem's training reads at a time
         self.correlation = (
             None
-            if agents == "none"
+            if agents is None or agents == "none"
             else AgentCorrelation(
                 key_channels,
                 agents=agents,
