@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rdejax.errors import RdejaxError
+from rdejax.errors import RdejaxError, first_line
 from rdejax.models.weights import StoredModel, find_weights, read_model, read_weights
 
 PREFIX = "hf://"
@@ -102,7 +102,7 @@ def download(text: str) -> Path:
             f"named as {PREFIX}{address.repo}/FILE.safetensors"
         ) from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise RdejaxError(f"{text}: could not be loaded ({_first_line(error)})") from error
+        raise RdejaxError(f"{text}: could not be loaded ({first_line(error, 200)})") from error
     return Path(path)
 
 
@@ -162,7 +162,7 @@ def push(
     except errors.LocalTokenNotFoundError:
         raise RdejaxError("not logged in to the hub; run hf auth login, or set HF_TOKEN") from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise RdejaxError(f"{address}: could not be written ({_first_line(error)})") from error
+        raise RdejaxError(f"{address}: could not be written ({first_line(error, 200)})") from error
     return str(getattr(done, "repo_url", None) or f"{api.endpoint}/{target.repo}")
 
 
@@ -226,7 +226,3 @@ def _library() -> tuple[Any, Any]:
 
 def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

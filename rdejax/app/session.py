@@ -5,7 +5,6 @@ saved together they give that command the same result.
 """
 
 import bisect
-import hashlib
 import itertools
 import tempfile
 import threading
@@ -26,7 +25,7 @@ from rdejax.folders import locked
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.video import ResultWriter, Written
 from rdejax.io.given import load_given_masks
-from rdejax.io.masks import IdMask, ids_of, write_mask
+from rdejax.io.masks import IdMask, digest_masks, ids_of, write_mask
 from rdejax.io.threads import Prefetcher, chunked
 from rdejax.io.video import Frame, FrameSource
 from rdejax.models import System
@@ -310,15 +309,12 @@ class Session:
         begun = time.perf_counter()
         settings = self._model.settings.as_dict()
         fps = self.source.fps or _FPS
-        digest = hashlib.sha256()
-        for number, mask in sorted(self.told.items()):
-            digest.update(f"{number}\n".encode() + mask.tobytes())
         run = {
             "app": True,
             "model": self._model.name,
             "settings": settings,
             "source": self.source.fingerprint(),
-            "masks": digest.hexdigest()[:16],
+            "masks": digest_masks(self.told),
             "overlay": True,
             "fps": float(fps),
         }

@@ -1,7 +1,6 @@
 """What `rdejax infer` does once its arguments are read: one video, or a data set."""
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from rdejax.io.datasets import (
     read_names,
 )
 from rdejax.io.given import GivenMasks, load_given_masks
-from rdejax.io.masks import IdMask
+from rdejax.io.masks import IdMask, digest_masks
 from rdejax.io.video import FolderFrames, FrameSource, open_frames
 
 
@@ -118,7 +117,7 @@ def _run_video(
         {
             **describe(options, model),
             "source": source.fingerprint(),
-            "masks": _digest_masks(given),
+            "masks": digest_masks(given.masks),
             **({"beside": digest_beside(beside)} if beside else {}),
             **_how(arguments.masks),
             "overlay": not out.no_overlay,
@@ -290,13 +289,6 @@ def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: An
     noted = {"split": data.split, **environment(options, model)}
     summary = folder.finish({**values, **noted})
     _say(_sentence(folder.path, summary, values["objects"]), quiet)
-
-
-def _digest_masks(given: GivenMasks) -> str:
-    digest = hashlib.sha256()
-    for frame, mask in sorted(given.masks.items()):
-        digest.update(f"{frame}\n".encode() + mask.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _facts(source: FrameSource, given: GivenMasks, fps: Any) -> dict[str, Any]:

@@ -6,8 +6,9 @@ objects, with more checks and with a memory of the colours seen. Both begin with
 """
 
 import dataclasses
+import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from rdejax.errors import BadFile
+from rdejax.errors import BadFile, first_line
 from rdejax.files import atomic
 from rdejax.io.palette import davis_colour_ids, davis_palette
 from rdejax.io.pictures import decoded
@@ -171,7 +172,7 @@ def load_pixels(source: str | Path | bytes, rules: MaskRules, name: str) -> Pixe
     except FileNotFoundError:
         raise BadFile(f"{name}: {rules.missing}", "missing") from None
     except Exception as error:  # Pillow raises many kinds for a damaged file
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        detail = first_line(error)
         raise BadFile(f"{name}: {rules.unreadable.format(detail=detail)}") from None
     array, mode = np.asarray(image), image.mode
     # Where soft edges are cut at one half, those of compression are, too.
@@ -230,6 +231,14 @@ def ids_of(labels: IdMask) -> frozenset[int]:
 def new_ids(mask: np.ndarray, known: Iterable[int]) -> list[int]:
     """Ids in the mask that are not known yet, ascending."""
     return sorted(set(np.unique(mask).tolist()) - {0} - set(known))
+
+
+def digest_masks(masks: Mapping[int, IdMask]) -> str:
+    """What tells the masks of a video, by frame number, from changed ones."""
+    digest = hashlib.sha256()
+    for frame, mask in sorted(masks.items()):
+        digest.update(f"{frame}\n".encode() + mask.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def write_mask(path: str | Path, mask: IdMask) -> None:

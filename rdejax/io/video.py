@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from rdejax.errors import RdejaxError
+from rdejax.errors import RdejaxError, first_line
 from rdejax.io.datasets import FRAME_SUFFIXES, list_files
 from rdejax.io.pictures import decoded
 
@@ -347,7 +347,7 @@ def read_image(path: str | Path) -> Frame:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         # Pillow reports broken files by all of these (SyntaxError: a broken PNG).
         raise RdejaxError(
-            f"{path}: unreadable or truncated image ({_short(error)}); write the file again"
+            f"{path}: unreadable or truncated image ({first_line(error)}); write the file again"
         ) from None
 
 
@@ -419,7 +419,3 @@ def _promised_seconds(container, stream) -> float | None:
 
 def _size_text(size: tuple[int, ...]) -> str:
     return f"{size[1]}x{size[0]}"
-
-
-def _short(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

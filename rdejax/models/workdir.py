@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from rdejax.cli import name_and_value, note
-from rdejax.errors import RdejaxError
+from rdejax.errors import RdejaxError, first_line
 from rdejax.memory.registry import require_asked
 from rdejax.models.checksum import CHECKSUMS, changed
 from rdejax.models.registry import find_system
@@ -138,7 +138,7 @@ def _read_averaged(place: Path) -> dict[str, Any] | None:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
             noted = checkpointer.restore(place / "record").get(CHECKSUMS, {})
     except Exception as error:  # a damaged file makes Orbax and its readers raise many kinds
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        text = first_line(error, 200)
         raise RdejaxError(
             f"{place}: this checkpoint cannot be read ({text}); it is damaged or of another "
             "version: remove it to read the one before"

@@ -21,7 +21,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from rdejax.errors import RdejaxError
+from rdejax.errors import RdejaxError, first_line
 from rdejax.models.checksum import CHECKSUMS, changed, checksums
 
 _STATE, _RECORD, _SCORE = "state", "record", "J&F"
@@ -182,7 +182,7 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # a damaged file makes Orbax and its readers raise many kinds
-            text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            text = first_line(error, 200)
             raise RdejaxError(
                 f"{self.folder / str(step)}: this checkpoint cannot be read ({text}); it is "
                 "damaged or of another version: remove it to go on from the one before"

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from rdejax.errors import RdejaxError
+from rdejax.errors import RdejaxError, first_line
 from rdejax.train.event_file import EventFile
 
 
@@ -78,7 +78,8 @@ class WandB:
             )
         except Exception as error:  # no login, no network: of many kinds
             raise RdejaxError(
-                f"logger wandb: {_first_line(error)}; run wandb login, or set WANDB_MODE=offline"
+                f"logger wandb: {first_line(error, 200)}; run wandb login, or set "
+                "WANDB_MODE=offline"
             ) from error
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -124,7 +125,7 @@ class MLflow:
                     self._client.log_param(self._run, key, str(value)[:500])
         except Exception as error:  # the server's, the store's, the network's
             raise RdejaxError(
-                f"logger mlflow: {uri}: {_first_line(error)}; look at MLFLOW_TRACKING_URI"
+                f"logger mlflow: {uri}: {first_line(error, 200)}; look at MLFLOW_TRACKING_URI"
             ) from error
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -206,7 +207,3 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         whole = f"{prefix}{name}"
         flat |= _flat(value, f"{whole}.") if isinstance(value, dict) else {whole: value}
     return flat
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

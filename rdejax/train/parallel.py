@@ -8,7 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from rdejax.data.batch import Clip
-from rdejax.errors import RdejaxError
+from rdejax.errors import RdejaxError, first_line
 from rdejax.train.config import ScaleConfig
 
 AXIS = "data"
@@ -34,7 +34,7 @@ def start_processes(scale: ScaleConfig) -> None:
             jax.distributed.initialize(scale.coordinator, scale.processes, scale.process)
         except (RuntimeError, ValueError) as error:
             raise RdejaxError(
-                f"the processes of the run did not find each other ({str(error).splitlines()[0]}); "
+                f"the processes of the run did not find each other ({first_line(error)}); "
                 "set scale.coordinator (host:port of process 0), scale.processes and scale.process"
             ) from None
     if scale.devices and jax.device_count() != scale.devices:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from rdejax.errors import BadFile
+from rdejax.errors import BadFile, first_line
 from rdejax.io.pictures import decoded
 
 
@@ -27,7 +27,7 @@ def open_picture(source: Path | bytes, name: str | None = None) -> Image.Image:
         raise BadFile(f"{name}: cannot be read (no such file)", "missing") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow reports broken files by all of these (SyntaxError: a broken PNG).
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        detail = first_line(error)
         text = f"{name}: cannot be read ({detail}); replace it or leave it and its mask out"
         raise BadFile(text) from None
     return opened

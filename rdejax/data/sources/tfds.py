@@ -11,7 +11,7 @@ from rdejax.data.sources.cache import Frame, LockedCache
 from rdejax.data.sources.decoding import read_rgb, same_size
 from rdejax.data.sources.images import StaticImages
 from rdejax.data.sources.videos import all_void_only, too_short
-from rdejax.errors import RdejaxError
+from rdejax.errors import RdejaxError, first_line
 from rdejax.io.masks import (
     STATIC_IMAGE,
     VIDEO_FRAME,
@@ -105,7 +105,7 @@ class Records:
             return tf_example_pb2.Example.FromString(self._raw[index]).features.feature  # pyright: ignore
         # The reader of ArrayRecord raises whatever its C++ part gave, and protobuf its own.
         except Exception as error:
-            detail = (str(error).splitlines() or [type(error).__name__])[0]
+            detail = first_line(error)
             raise RdejaxError(
                 f"{self.name(index)}: cannot be read ({detail}); prepare the data set again"
             ) from None
