@@ -8,16 +8,16 @@ frame counts, those of static images too. What is logged as IoU is that of the p
 overlap the objects most.
 """
 
-from rdejax.data.config import ClipConfig, VideoConfig
+from rdejax.data.config import ClipConfig
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
-from rdejax.train.recipes import DMN_LITE_CLIP
+from rdejax.train.recipes import DMN_LITE_CLIP, DMN_LITE_VIDEO
 
 config = TrainConfig(
     system="dmn-lite",
     init="rde-lite",
     init_partial=True,
     clip=ClipConfig(frames=2, **DMN_LITE_CLIP),
-    video=VideoConfig(gaps=(3,), phases=(), crop=0.3, min_area=0.004, keep_megabytes=800),
+    video=DMN_LITE_VIDEO,
     batch=4,
     steps=500,
     objective_settings=("stage=detector",),

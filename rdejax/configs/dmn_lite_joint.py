@@ -4,14 +4,14 @@
         --data folder:VIDEOS static:ECSSD static:COCO128 synthetic --data-weights 0.4 0.25 0.2 0.15
 """
 
-from rdejax.data.config import ClipConfig, VideoConfig
+from rdejax.data.config import ClipConfig
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
-from rdejax.train.recipes import DMN_LITE_CLIP
+from rdejax.train.recipes import DMN_LITE_CLIP, DMN_LITE_VIDEO
 
 config = TrainConfig(
     system="dmn-lite",
     clip=ClipConfig(frames=3, **DMN_LITE_CLIP),
-    video=VideoConfig(gaps=(3,), phases=(), crop=0.3, min_area=0.004, keep_megabytes=800),
+    video=DMN_LITE_VIDEO,
     batch=2,
     steps=300,
     objective_settings=("true_previous=0.5", "oracle=0.3"),

@@ -10,22 +10,12 @@ docs/model_card_rde_lite.md tells which.
 
 from rdejax.data.config import ClipConfig
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
+from rdejax.train.recipes import GENTLE_MOTION
 
 config = TrainConfig(
     system="rde-lite",
     data_weights=(0.85, 0.15),
-    clip=ClipConfig(
-        frames=7,
-        size=256,
-        objects=1,
-        speed=0.08,
-        camera=0.05,
-        turn=0.12,
-        zoom=0.07,
-        bend=0.06,
-        jump=0.08,
-        distractor=0.45,
-    ),
+    clip=ClipConfig(frames=7, size=256, objects=1, **GENTLE_MOTION),
     batch=3,
     steps=1800,
     loss=LossConfig(soft_iou=1.0, top_p=1.0),

@@ -1,6 +1,6 @@
 """rde-lite, fourth stage: several objects, real video, a decoder that sees the latest masks.
 
-    rdejax train rde_lite_video --workdir runs/video --init rde-lite.safetensors --init-partial \
+    rdejax train rde_lite_video --workdir runs/video --init runs/long --init-partial \
         --data folder:VIDEOS@davis folder:VIDEOS@small static:CCP static:HUMANSEG static:ECSSD \
             static:COCO128 synthetic \
         --data-weights 0.5 0.1 0.1 0.1 0.1 0.06 0.04

@@ -12,25 +12,14 @@ stages. A run of a minute that shows that everything works, without any data:
 
 from rdejax.data.config import ClipConfig
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
+from rdejax.train.recipes import GENTLE_MOTION
 
 config = TrainConfig(
     system="xmem-lite",
     init="rde-lite",
     init_partial=True,
     data_weights=(0.85, 0.15),
-    clip=ClipConfig(
-        frames=6,
-        size=192,
-        objects=2,
-        perturb=1.0,
-        speed=0.08,
-        camera=0.05,
-        turn=0.12,
-        zoom=0.07,
-        bend=0.06,
-        jump=0.08,
-        distractor=0.45,
-    ),
+    clip=ClipConfig(frames=6, size=192, objects=2, perturb=1.0, **GENTLE_MOTION),
     batch=4,
     steps=1200,
     loss=LossConfig(soft_iou=1.0, top_p=1.0),

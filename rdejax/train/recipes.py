@@ -122,6 +122,17 @@ def with_tmrn(host: TrainConfig) -> TrainConfig:
     return dataclasses.replace(host, memory="tmrn", optimizer=optimizer)
 
 
+# Gentle motion, and others in the picture: what the lite systems train on from still images.
+GENTLE_MOTION: dict[str, Any] = {
+    "speed": 0.08,
+    "camera": 0.05,
+    "turn": 0.12,
+    "zoom": 0.07,
+    "bend": 0.06,
+    "jump": 0.08,
+    "distractor": 0.45,
+}
+
 # What both stages of dmn-lite have in common, beside the number of frames.
 DMN_LITE_CLIP: dict[str, Any] = {
     "size": 224,
@@ -139,6 +150,7 @@ DMN_LITE_CLIP: dict[str, Any] = {
     "jump": 0.05,
     "perturb": 0.9,
 }
+DMN_LITE_VIDEO = VideoConfig(gaps=(3,), phases=(), crop=0.3, min_area=0.004, keep_megabytes=800)
 
 # DMN-AOA (supplement): one scale of 1 to 1.5 for all frames, flip and reversal in half of the
 # clips, a crop of fixed size. A crop of 1 / 1.5^2 of the frame's area is the smallest.
