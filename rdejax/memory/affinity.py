@@ -96,6 +96,11 @@ def anisotropic_l2(
     return -distance * scale[None]
 
 
+def in_rows(x: Float[Array, "*n c"]) -> Float[Array, "m c"]:
+    """All positions, of however many axes, one below the other."""
+    return x.reshape(-1, x.shape[-1])
+
+
 def softmax_weights(
     affinity: Float[Array, "q m"], multiplicity: Int[Array, " m"]
 ) -> Float[Array, "q m"]:

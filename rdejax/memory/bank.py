@@ -118,10 +118,15 @@ class BankMemory(MemoryRule):
             count=state.count + 1,
         )
 
+    @property
+    def forgets(self) -> bool:
+        """Whether frames go again."""
+        return self.max_frames is not None or self.keep_every > 1
+
     def keep(self, state: BankState, key: Any, value: Array, masks: Masks) -> BankState:
         """As `write`; where frames go again, this one takes the first one's place as well."""
         state = self.write(state, key, value, masks)
-        if self.max_frames is None and self.keep_every == 1:
+        if not self.forgets:
             return state
         return state.replace(  # type: ignore[attr-defined]
             key=jax.tree.map(lambda x, new: x.at[0].set(new), state.key, key),

@@ -38,9 +38,11 @@ def number_between(name: str, value: Any, low: float, high: float, hint: str) ->
     if isinstance(value, Tracer):
         return value
     try:
-        number = float("text" if isinstance(value, bool) else value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise RdejaxError(f"{name}={value!r} is not a number; give {hint}") from None
+        number = None
+    if number is None or isinstance(value, bool):
+        raise RdejaxError(f"{name}={value!r} is not a number; give {hint}")
     if not low <= number <= high:
         raise RdejaxError(f"{name}={value}: give {hint}")
     return number

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from rdejax.errors import RdejaxError
 from rdejax.memory import tmrn_views
-from rdejax.memory.affinity import anisotropic_l2, similarity, top_k_weights
+from rdejax.memory.affinity import anisotropic_l2, in_rows, similarity, top_k_weights
 from rdejax.memory.bank import BankMemory, BankState, first_and_random
 from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
@@ -185,19 +185,19 @@ class TMRNMemory(MemoryRule):
     def keep(self, state: TMRNState, key: Any, value: Array, masks: Masks) -> TMRNState:
         """As `write`; where frames go again, this one takes the first one's place as well."""
         written = self.write(state, key, value, masks)
-        bank = self.bank.keep(state.bank, _kept(key), value, masks)
-        if self.bank.max_frames is None and self.bank.keep_every == 1:
+        if not self.bank.forgets:
             return written
-        found, first = written.moments, self._moments(key)
+        bank = self.bank.keep(state.bank, _kept(key), value, masks)
+        found = written.moments
         if found is not None:
-            found = found.at[0].set(first)
+            found = found.at[0].set(self._moments(key))
         time = written.time.at[0].set(bank.count)
         return TMRNState(bank=bank, time=time, moments=found)
 
     def _moments(self, key: Any) -> Float[Array, "d d"] | None:
         """Of one frame's keys, for SVD agents."""
         # One for each place and not a running sum, in which what leaves would leave its rounding.
-        return None if self.correlation is None else self.correlation.moments(_flat(_plain(key)))
+        return None if self.correlation is None else self.correlation.moments(in_rows(_plain(key)))
 
     def read(self, state: TMRNState, query: Any) -> tuple[Float[Array, "n o h w cv"], TMRNState]:
         """The mean of all values by alignment and temporal weight."""
@@ -248,14 +248,14 @@ class TMRNMemory(MemoryRule):
           query: [h, w, ck], or a pytree of such.
           answer: gives arrays with a leading axis q.
         """
-        rows, correlation = jax.tree.map(_flat, query), self.correlation
+        rows, correlation = jax.tree.map(in_rows, query), self.correlation
         agents: Array | None = None
         profiles: Any = None
         if correlation is not None:
             present = jnp.repeat(seen.valid, seen.key.shape[1])
             own = _plain(rows).astype(jnp.float32)
-            agents = correlation.of(own, _flat(seen.key), present, seen.moments)
-            profiles = correlation.profiles(agents, _flat(seen.key))
+            agents = correlation.of(own, in_rows(seen.key), present, seen.moments)
+            profiles = correlation.profiles(agents, in_rows(seen.key))
 
         def some(rows: Any) -> Any:
             scores = self._scores(seen, rows)
@@ -282,7 +282,7 @@ class TMRNMemory(MemoryRule):
 
     def _scores(self, seen: Seen, rows: Any) -> Float[Array, "q tm"]:
         """The host's similarity."""
-        key = _flat(seen.key)
+        key = in_rows(seen.key)
         if isinstance(rows, AnisotropicKey) and seen.shrinkage is not None:
             return anisotropic_l2(rows.key, rows.selection, key, seen.shrinkage.reshape(-1))
         return similarity(self.similarity, _plain(rows), key)
@@ -291,7 +291,7 @@ class TMRNMemory(MemoryRule):
         """Attention over the positions of each frame."""
         if self.per_frame_top_k is None:
             return jax.nn.softmax(scores, axis=-1)
-        flat = _flat(scores)
+        flat = in_rows(scores)
         once = jnp.ones(flat.shape[1], jnp.int32)
         return top_k_weights(flat, once, self.per_frame_top_k).reshape(scores.shape)
 
@@ -375,7 +375,3 @@ def _kept(key: Any) -> Any:
     if isinstance(key, AnisotropicKey):
         return key.replace(selection=None)  # type: ignore[attr-defined]
     return key
-
-
-def _flat(x: Float[Array, "*n c"]) -> Float[Array, "m c"]:
-    return x.reshape(-1, x.shape[-1])

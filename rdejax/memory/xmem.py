@@ -20,6 +20,7 @@ from rdejax.memory import xmem_store
 from rdejax.memory.affinity import (
     anisotropic_l2,
     checked_top_k,
+    in_rows,
     softmax_weights,
     top_k_weights,
 )
@@ -188,8 +189,8 @@ class XMemMemory(MemoryRule):
 
     def _weights(self, state: XMemState, query: AnisotropicKey) -> Float[Array, "q m"]:
         """Attention of every query position to the elements, the long-term ones first."""
-        asked = _flat(query.key)
-        selection = None if query.selection is None else _flat(query.selection)
+        asked = in_rows(query.key)
+        selection = None if query.selection is None else in_rows(query.selection)
         t, h, w, ck = state.key.key.shape
         key, shrinkage = state.key.key.reshape(-1, ck), state.key.shrinkage.reshape(-1)
         scores = anisotropic_l2(asked, selection, key, shrinkage)
@@ -268,9 +269,9 @@ class XMemMemory(MemoryRule):
         these = slice(1, 1 + self._consolidated)
         o, cv = state.value.shape[0], state.value.shape[-1]
         return Candidates(
-            key=_flat(state.key.key[these]),
+            key=in_rows(state.key.key[these]),
             shrinkage=state.key.shrinkage[these].reshape(-1),
-            selection=_flat(state.key.selection[these]),
+            selection=in_rows(state.key.selection[these]),
             value=state.value[:, these].reshape(o, -1, cv),
             usage=(state.use[these] / state.life[these, None, None]).reshape(-1),
         )
@@ -361,10 +362,6 @@ def _anisotropic(key: Any) -> AnisotropicKey:
     if isinstance(key, AnisotropicKey):
         return key
     return AnisotropicKey(key, jnp.ones((*key.shape[:-1], 1), key.dtype), jnp.ones_like(key))
-
-
-def _flat(x: Float[Array, "*n c"]) -> Float[Array, "m c"]:
-    return x.reshape(-1, x.shape[-1])
 
 
 def _padded(state: XMemState, places: int) -> XMemState:

@@ -27,7 +27,56 @@ class Frozen(nnx.Variable):
     """A weight that training never changes: not an `nnx.Param`, so it gets no gradient."""
 
 
-class Conv(nnx.Conv):
+class _Splitting:
+    """Convolutions whose input is partly the same for all objects of an image."""
+
+    bias: Any
+
+    def __call__(self, x: Array) -> Array:
+        """The convolution of [..., h, w, c]."""
+        raise NotImplementedError
+
+    @property
+    def _weights(self) -> Array:
+        """What `_plain` takes; input channels on axis 2."""
+        raise NotImplementedError
+
+    def _plain(self, x: Array, weights: Array) -> Array:
+        """The convolution without the bias."""
+        raise NotImplementedError
+
+    def split(
+        self,
+        x: Float[Array, "n o h w c"],
+        shared: Float[Array, "n h w d"],
+        *,
+        leading: bool = False,
+    ) -> Float[Array, "n o i j e"]:
+        """The convolution of `x` with `shared` appended to the channels of every object.
+
+        Convolution is linear in its input, so the part of `shared` is computed once per image:
+        conv(concat(x, s)) = conv_x(x) + conv_s(s). Two dimensions only.
+
+        Args:
+          x: what objects have of their own.
+          shared: what they have in common.
+          leading: the channels of `shared` stand before those of `x`, not behind them.
+        """
+        if x.shape[1] == 1:  # nothing to share
+            both = (shared[:, None], x) if leading else (x, shared[:, None])
+            return self(jnp.concatenate(both, axis=-1))
+        count = (shared if leading else x).shape[-1]
+        first, second = jnp.split(self._weights, [count], axis=2)
+        own = self._plain(x, second if leading else first)
+        return own + self._with_bias(self._plain(shared, first if leading else second))[:, None]
+
+    def _with_bias(self, x: Array) -> Array:
+        if self.bias is None:
+            return x
+        return x + jnp.broadcast_to(self.bias[...].astype(x.dtype), x.shape)
+
+
+class Conv(nnx.Conv, _Splitting):
     """Convolution with symmetric zero padding.
 
     `kernel` is [*kernel, cin, cout]: HWIO in two dimensions, THWIO in three; `bias` is [cout].
@@ -79,41 +128,18 @@ class Conv(nnx.Conv):
             rngs=rngs,
         )
 
-    def split(
-        self,
-        x: Float[Array, "n o h w c"],
-        shared: Float[Array, "n h w d"],
-        *,
-        leading: bool = False,
-    ) -> Float[Array, "n o i j e"]:
-        """The convolution of `x` with `shared` appended to the channels of every object.
+    @property
+    def _weights(self) -> Array:
+        return self.kernel[...]
 
-        Convolution is linear in its input, so the part of `shared` is computed once per image:
-        conv(concat(x, s)) = conv_x(x) + conv_s(s). Two dimensions only.
-
-        Args:
-          x: what objects have of their own.
-          shared: what they have in common.
-          leading: the channels of `shared` stand before those of `x`, not behind them.
-        """
-        if x.shape[1] == 1:  # nothing to share
-            both = (shared[:, None], x) if leading else (x, shared[:, None])
-            return self(jnp.concatenate(both, axis=-1))
-        kernel = self.kernel[...]
-        first, second = jnp.split(kernel, [(shared if leading else x).shape[-1]], axis=2)
-        n, o = x.shape[:2]
-        own = self._plain(x.reshape(n * o, *x.shape[2:]), second if leading else first)
-        common = self._plain(shared, first if leading else second)
-        if self.bias is not None:
-            bias = self.bias[...].astype(common.dtype)
-            common = common + jnp.broadcast_to(bias, common.shape)
-        return own.reshape(n, o, *own.shape[1:]) + common[:, None]
-
-    def _plain(self, x: Array, kernel: Array) -> Array:
-        x, kernel = self.promote_dtype((x, kernel), dtype=self.dtype)
-        return lax.conv_general_dilated(
-            x, kernel, *self._window, ("NHWC", "HWIO", "NHWC"), precision=self.precision
+    def _plain(self, x: Array, weights: Array) -> Array:
+        flat, weights = self.promote_dtype(
+            (x.reshape(-1, *x.shape[-3:]), weights), dtype=self.dtype
         )
+        out = lax.conv_general_dilated(
+            flat, weights, *self._window, ("NHWC", "HWIO", "NHWC"), precision=self.precision
+        )
+        return out.reshape(*x.shape[:-3], *out.shape[1:])
 
     def prepared(self) -> "Conv | WinogradConv":
         """The same convolution for inference, in the form that suits the default backend."""
@@ -123,7 +149,7 @@ class Conv(nnx.Conv):
         return WinogradConv(self) if pays and jax.default_backend() == "cpu" else self
 
 
-class WinogradConv(nnx.Module):
+class WinogradConv(nnx.Module, _Splitting):
     """A 3x3 `Conv` of stride 1 whose kernel is transformed beforehand, see `winograd`.
 
     Takes and gives what that does; for inference, where kernels do not change.
@@ -140,33 +166,16 @@ class WinogradConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h w d"]:
         """The convolution."""
-        return self._with_bias(self._plain(x, self.weights[...]))
+        return self._with_bias(self._plain(x, self._weights))
 
-    def split(
-        self,
-        x: Float[Array, "n o h w c"],
-        shared: Float[Array, "n h w d"],
-        *,
-        leading: bool = False,
-    ) -> Float[Array, "n o i j e"]:
-        """See `Conv.split`."""
-        if x.shape[1] == 1:  # nothing to share
-            both = (shared[:, None], x) if leading else (x, shared[:, None])
-            return self(jnp.concatenate(both, axis=-1))
-        count = (shared if leading else x).shape[-1]
-        first, second = jnp.split(self.weights[...], [count], axis=2)
-        own = self._plain(x, second if leading else first)
-        return own + self._with_bias(self._plain(shared, first if leading else second))[:, None]
+    @property
+    def _weights(self) -> Array:
+        return self.weights[...]
 
     def _plain(self, x: Array, weights: Array) -> Array:
         flat = x.reshape(-1, *x.shape[-3:])
         out = winograd.convolve(flat, weights.astype(x.dtype))
         return out.reshape(*x.shape[:-1], out.shape[-1])
-
-    def _with_bias(self, x: Array) -> Array:
-        if self.bias is None:
-            return x
-        return x + jnp.broadcast_to(self.bias[...].astype(x.dtype), x.shape)
 
 
 class FrozenBatchNorm(nnx.Module):
