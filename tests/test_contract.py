@@ -9,6 +9,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
+from helpers_streams import one_square
 
 import rdejax
 from rdejax.data.batch import Clip
@@ -89,13 +90,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def video():
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 90, (T, H, W, 3)).astype(np.uint8)
-    mask = np.zeros((H, W), np.uint8)
-    for t in range(T):
-        frames[t, 6:20, 4 + 2 * t : 18 + 2 * t] = (230, 180, 60)
-    mask[6:20, 4:18], mask[24:30, 30:44] = 2, 7
-    return frames, mask
+    return one_square(H, W, T)
 
 
 def test_shapes_are_checked_while_tests_run() -> None:

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from helpers_streams import assert_objects_permute, assert_padding_changes_nothing, probabilities
 
 import rdejax
 from rdejax.models import System, create
@@ -10,7 +11,6 @@ from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.ids import id_of_label
 from rdejax.propagate.programs import _seen
 from rdejax.propagate.slots import Layout, plan_layout
-from rdejax.propagate.stream import Stream
 
 T = 11
 
@@ -37,10 +37,6 @@ def video() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def model() -> System:
     return create("rde-lite", size=None)
-
-
-def probabilities(model: System, frames: np.ndarray, masks, **options) -> np.ndarray:
-    return rdejax.segment_video(model, frames, masks, return_probs=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -75,32 +71,20 @@ def test_chunks_equal_the_whole(model, video, whole, length) -> None:
 
 
 def test_padded_slots_change_nothing(model, video, whole) -> None:
-    frames, mask = video
-    stream = Stream(model, layout=Layout(groups=1, slots=4))
-    probs = stream.push_probs(frames, {0: mask})[1]
-    np.testing.assert_allclose(probs, whole, atol=2e-5)
+    assert_padding_changes_nothing(model, video, whole, Layout(groups=1, slots=4))
 
 
 def test_padded_groups_change_nothing(model, video, whole) -> None:
-    frames, mask = video
-    stream = Stream(model, layout=Layout(groups=2, slots=2))
-    probs = stream.push_probs(frames, {0: mask})[1]
-    np.testing.assert_allclose(probs, whole, atol=2e-5)
+    assert_padding_changes_nothing(model, video, whole, Layout(groups=2, slots=2))
 
 
 def test_objects_permute(model, video, whole) -> None:
-    frames, mask = video
-    swapped = np.where(mask == 4, 9, np.where(mask == 9, 4, 0)).astype(np.uint8)
-    probs = probabilities(model, frames, swapped)
-    np.testing.assert_allclose(probs[:, [0, 2, 1]], whole, atol=2e-5)
+    assert_objects_permute(model, video, whole)
 
 
 def test_groups_of_one_equal_one_group(model, video, whole) -> None:
     """Objects that share a start may sit in different groups: keys are the same either way."""
-    frames, mask = video
-    stream = Stream(model, layout=Layout(groups=2, slots=1))
-    probs = stream.push_probs(frames, {0: mask})[1]
-    np.testing.assert_allclose(probs, whole, atol=2e-5)
+    assert_padding_changes_nothing(model, video, whole, Layout(groups=2, slots=1))
 
 
 def test_save_and_restore_continue(model, video, tmp_path) -> None:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers_streams import passing_squares
 
 import rdejax
 from rdejax.errors import RdejaxError
@@ -74,14 +75,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def video():
-    """Two squares in the same colour that pass each other; and the first mask."""
-    frames = np.random.default_rng(0).integers(0, 90, (T, H, W, 3)).astype(np.uint8)
-    mask = np.zeros((H, W), np.uint8)
-    for t in range(T):
-        for top, left in ((2, 4 + 5 * t), (17, 46 - 5 * t)):
-            frames[t, top : top + 13, left : left + 13] = (230, 180, 60)
-    mask[2:15, 4:17], mask[17:30, 46:59] = 4, 9
-    return frames, mask
+    return passing_squares(H, W, T)
 
 
 def test_blocks_slots_and_pauses_change_nothing(model, video, tmp_path) -> None:

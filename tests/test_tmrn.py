@@ -8,6 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers_streams import (
+    assert_objects_permute,
+    assert_padding_changes_nothing,
+    assert_saved_it_goes_on_the_same,
+    crossing_squares,
+    probabilities,
+)
 
 import rdejax
 from rdejax.data.batch import Clip
@@ -17,7 +24,6 @@ from rdejax.models.registry import find_system, outline
 from rdejax.models.weights import StoredModel, save_weights, shapes_of, weights_of
 from rdejax.propagate.programs import segment_blocks
 from rdejax.propagate.slots import Layout
-from rdejax.propagate.stream import Stream
 from rdejax.train.config import LossConfig, OptimizerConfig, TrainConfig
 from rdejax.train.initial_weights import fill
 from rdejax.train.load_config import load_config
@@ -50,16 +56,7 @@ SIZE = (40, 56)
 
 @pytest.fixture(scope="module")
 def video():
-    """Frames uint8 [T, 40, 56, 3] of two squares moving over noise, and the first mask."""
-    rng = np.random.default_rng(0)
-    frames = np.repeat(rng.integers(0, 120, (1, *SIZE, 3)), T, 0).astype(np.uint8)
-    mask = np.zeros(SIZE, np.uint8)
-    for t in range(T):
-        for k, (y, x) in enumerate(((5, 4 + 2 * t), (20, 36 - 2 * t))):
-            frames[t, y : y + 14, x : x + 14] = (200, 90, 30) if k else (40, 220, 130)
-            if t == 0:
-                mask[y : y + 14, x : x + 14] = (4, 9)[k]
-    return frames, mask
+    return crossing_squares(*SIZE, T)
 
 
 def learned(model, seed=0, scale=0.2):
@@ -76,10 +73,6 @@ def learned(model, seed=0, scale=0.2):
 @pytest.fixture(scope="module")
 def model():
     return learned(create("rde-lite", config=LITE, size=None, memory="tmrn", every=2))
-
-
-def probabilities(model, frames, masks, **options):
-    return rdejax.segment_video(model, frames, masks, return_probs=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -171,27 +164,15 @@ def test_chunks_are_the_whole_video(model, video, whole) -> None:
 
 @pytest.mark.parametrize("layout", [Layout(groups=1, slots=4), Layout(groups=2, slots=2)])
 def test_padding_changes_nothing(model, video, whole, layout) -> None:
-    frames, mask = video
-    probs = Stream(model, layout=layout).push_probs(frames, {0: mask})[1]
-    np.testing.assert_allclose(probs, whole, atol=2e-5)
+    assert_padding_changes_nothing(model, video, whole, layout)
 
 
 def test_objects_permute(model, video, whole) -> None:
-    frames, mask = video
-    swapped = np.where(mask == 4, 9, np.where(mask == 9, 4, 0)).astype(np.uint8)
-    probs = probabilities(model, frames, swapped)
-    np.testing.assert_allclose(probs[:, [0, 2, 1]], whole, atol=2e-5)
+    assert_objects_permute(model, video, whole)
 
 
 def test_saved_it_goes_on_the_same(model, video, tmp_path) -> None:
-    frames, mask = video
-    unbroken = rdejax.stream(model)
-    unbroken.push(frames[:5], {0: mask})
-    unbroken.save(tmp_path / "state")
-    resumed = rdejax.stream(model).restore(tmp_path / "state")
-    np.testing.assert_array_equal(
-        resumed.push_probs(frames[5:])[1], unbroken.push_probs(frames[5:])[1]
-    )
+    assert_saved_it_goes_on_the_same(model, video, 5, tmp_path / "state")
 
 
 def test_a_late_object_is_read_from_the_frames_since_then(model, video) -> None:
