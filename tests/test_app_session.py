@@ -49,6 +49,7 @@ def masks_of(session):
     return np.stack([session.mask(number) for number in range(len(session))])
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_what_infer_makes_of_what_was_drawn(session, clip, tmp_path) -> None:
     told = []
     session.draw(1, 1, region(6, 20, 5, 19))

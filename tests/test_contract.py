@@ -206,6 +206,7 @@ def loss_and_gradients(model, frames: int, remat: bool):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
+@pytest.mark.slow
 def test_unroll_with_remat_equals_without(model) -> None:
     plain = loss_and_gradients(model, 3, remat=False)
     again = loss_and_gradients(model, 3, remat=True)

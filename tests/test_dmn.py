@@ -137,6 +137,7 @@ def test_saved_and_restored_it_goes_on_the_same(model, video, tmp_path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_late_object_is_not_noticed_by_the_frames_before(model, video) -> None:
     frames, masks = video
     first, late = np.where(masks[0] == 4, 4, 0), np.where(masks[5] == 9, 9, 0)
@@ -408,6 +409,7 @@ def test_settings(model, video, tmp_path) -> None:
             create("dmn-lite", config=TINY, **settings)
 
 
+@pytest.mark.slow
 def test_every_switch_has_an_effect(model, video) -> None:
     frames, masks = video
     features, _, state = begun(model, frames[:2], masks[0])

@@ -76,7 +76,7 @@ def test_what_does_not_pay_stays_as_it_is(conv):
     assert conv.prepared() is conv
 
 
-@pytest.mark.parametrize("name", ["rde-lite", "stcn"])
+@pytest.mark.parametrize("name", ["rde-lite", pytest.param("stcn", marks=pytest.mark.slow)])
 def test_a_folded_system_gives_the_same_features(name):
     model = shaken(create(name))
     folded = fold(model)
@@ -131,6 +131,7 @@ def test_bfloat16_is_refused_on_cpus_with_a_reason():
         rdejax.load_model("rde-lite", precision="float16")
 
 
+@pytest.mark.slow
 @CPU_ONLY
 def test_networks_in_bfloat16_give_masks_close_to_those_in_float32(monkeypatch):
     """As accelerators run it: the refusal is all that is left out."""

@@ -141,6 +141,7 @@ def test_what_is_pushed_is_loaded(server, weights, monkeypatch) -> None:
         hub.download("hf://someone/another")
 
 
+@pytest.mark.slow
 def test_without_a_network_the_cache_will_do(server, weights, monkeypatch) -> None:
     server.models["a/b"] = {"weights.safetensors": weights.read_bytes()}
     hub.download("hf://a/b")

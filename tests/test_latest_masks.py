@@ -39,6 +39,7 @@ def model():
     return made
 
 
+@pytest.mark.slow
 def test_as_it_starts_nothing_changes(model, video) -> None:
     plain = create("rde-lite", config=TINY, size=None, every=1)
     own = weights_of(plain)

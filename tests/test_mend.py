@@ -188,6 +188,7 @@ def test_a_kept_frame_leaves_a_state_of_the_same_shapes(name) -> None:
     assert all(np.isfinite(x).all() for x in leaves(kept))
 
 
+@pytest.mark.slow
 def test_a_recurrent_system_is_corrected_from_before_the_frame(video) -> None:
     """XMem counts use and updates its sensory memory in every frame: none may count twice."""
     frames, mask = video

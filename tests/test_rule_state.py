@@ -96,6 +96,7 @@ def test_constants_are_fixed_in_training_and_checkpoints_of_it_load(constant) ->
         np.testing.assert_array_equal(array, weights_of(fresh)[name])
 
 
+@pytest.mark.slow
 def test_a_saved_stream_goes_on_with_the_same_draws(video, tmp_path) -> None:
     model = create(
         "rde-lite", config=TINY, size=None, every=1, memory=RESERVOIR, places=2, top_k=None

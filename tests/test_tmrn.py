@@ -84,7 +84,7 @@ def whole(model, video):
 
 
 @pytest.mark.parametrize(
-    "host", [pytest.param(h, marks=[pytest.mark.slow] * (h == "stcn")) for h in HOSTS]
+    "host", [pytest.param(h, marks=[pytest.mark.slow] * (h != "rde-lite")) for h in HOSTS]
 )
 def test_made_from_weights_of_its_host_it_is_the_host(host, video, tmp_path) -> None:
     """From the file that the host's run would leave, by the name of the rule alone."""
@@ -219,6 +219,7 @@ def clips(frames=3):
     return jax.tree.map(jnp.asarray, Clip(images, labels, perturbed, np.ones((2, 1), bool)))
 
 
+@pytest.mark.slow
 def test_a_tiny_run_overfits() -> None:
     config = TrainConfig(
         memory="tmrn",

@@ -211,6 +211,7 @@ def test_schedule() -> None:
     assert [t for t in range(8, 20) if model.memorizes(t, (0, 7))] == [12, 17]
 
 
+@pytest.mark.slow
 def test_no_sensory_memory(video) -> None:
     model = create("xmem", config={**TINY, "hidden_dim": 0}, every=2, **STORES)
     assert model.decoder.hidden_update is None and model.value_encoder.deep_update is None
@@ -227,6 +228,7 @@ def late_masks(mask):
     return {0: np.where(mask == 4, mask, 0), 5: second}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("long_term", [False, True])
 def test_a_late_object_is_read_from_the_frames_since_then(video, long_term) -> None:
     """Its keys are those of these frames, whatever was consolidated for the others before."""
@@ -398,6 +400,7 @@ def test_gradients_reach_every_part(gradients) -> None:
     assert [name for name in unreached if "/attention/mlp" not in name] == []
 
 
+@pytest.mark.slow
 def test_what_is_drawn_in_training_comes_from_the_key(gradients) -> None:
     losses = [float(gradients(jax.random.key(seed))[0][0]) for seed in (0, 0, 1, 2, 3)]
     assert losses[0] == losses[1] and len(set(losses)) > 2

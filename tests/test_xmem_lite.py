@@ -25,6 +25,7 @@ STORES = {
 RUN = {"every": 1, "size": None, "memory": "xmem", **STORES}
 
 
+@pytest.mark.slow
 def test_fresh_it_is_rde_lite_with_xmem_s_memory() -> None:
     """Until it is trained the keys are as before and the sensory memory is not read."""
     rng = np.random.default_rng(0)
