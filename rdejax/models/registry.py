@@ -43,13 +43,13 @@ def _builder(
     config: Mapping[str, Any] | None,
     settings: Settings | None,
     overrides: dict[str, Any],
-) -> Callable[[Any], System]:
+) -> Callable[..., System]:
     system = find_system(name)
     chosen = settings or system.default_settings
     if overrides:
         chosen = chosen.override(**overrides)
     sizes = _config(system, config or {})
-    return lambda key: system(sizes, chosen, rngs=nnx.Rngs(key))
+    return lambda key, rngs=nnx.Rngs: system(sizes, chosen, rngs=rngs(key))
 
 
 def _config(system: type[System], values: Mapping[str, Any]) -> Any:
@@ -111,11 +111,24 @@ def outline(
     Constants, arrays that are no weights, are there.
     """
     build = _builder(name, config, settings, {})
-    model = nnx.eval_shape(build, jax.random.key(0))
+    model = nnx.eval_shape(lambda key: build(key, _one_key), jax.random.key(0))
     if jax.tree.leaves(constants_of(model)):
         # XLA leaves out the weights, which nothing here needs.
         nnx.update(model, nnx.jit(lambda key: constants_of(build(key)))(jax.random.key(0)))
     return model
+
+
+class _OneKey(nnx.RngStream):
+    """Gives one key over and over, which is quicker to trace: for shapes any key will do."""
+
+    def __call__(self) -> jax.Array:
+        return self.key[...]
+
+
+def _one_key(key: jax.Array) -> nnx.Rngs:
+    rngs = nnx.Rngs()
+    rngs.default = _OneKey(key, tag="default")
+    return rngs
 
 
 def fresh_rule(model: System) -> MemoryRule:

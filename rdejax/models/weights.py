@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
@@ -174,8 +174,12 @@ def load_into(
     for name, array in weights.items():
         if not np.isfinite(array).all():
             raise RdejaxError(f"{source}: {name} holds NaN or infinity; the file is of no use")
+    # Widened here: on the device each shape would be a compilation.
     filled = [
-        (path, leaf.replace(jnp.asarray(weights["/".join(map(str, path))], jnp.float32)))
+        (
+            path,
+            leaf.replace(jax.device_put(np.array(weights["/".join(map(str, path))], np.float32))),
+        )
         for path, leaf in nnx.to_flat_state(state)
     ]
     nnx.update(model, nnx.from_flat_state(filled))

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
@@ -75,10 +74,10 @@ def _fold_norm(module: nnx.Module, convs: tuple[str, ...], name: str) -> None:
     scale, shift = norm.factors()
     for i, path in enumerate(convs):
         conv = operator.attrgetter(path)(module)
-        conv.kernel = nnx.Param(jnp.asarray(np.asarray(conv.kernel[...]) * scale))
+        conv.kernel = nnx.Param(jax.device_put(np.asarray(conv.kernel[...]) * scale))
         bias = np.zeros_like(shift) if conv.bias is None else np.asarray(conv.bias[...]) * scale
         if i == 0 or conv.bias is not None:
-            conv.bias = nnx.Param(jnp.asarray(bias + shift if i == 0 else bias))
+            conv.bias = nnx.Param(jax.device_put(bias + shift if i == 0 else bias))
             if hasattr(conv, "use_bias"):
                 conv.use_bias = True
     setattr(holder, last, Nothing())

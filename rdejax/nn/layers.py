@@ -156,7 +156,7 @@ class WinogradConv(nnx.Module, _Splitting):
     """
 
     def __init__(self, conv: Conv):
-        self.weights = nnx.Param(jnp.asarray(winograd.transformed(np.asarray(conv.kernel[...]))))
+        self.weights = nnx.Param(jax.device_put(winograd.transformed(np.asarray(conv.kernel[...]))))
         self.bias = conv.bias
 
     @property
