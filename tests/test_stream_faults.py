@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 import rdejax
 from rdejax.errors import RdejaxError
 from rdejax.models import System, create
-from rdejax.propagate import stream as stream_module
+from rdejax.propagate import course as course_module
 
 SIZES = {"key_channels": 4, "value_channels": 32, "decoder_widths": [16, 8, 8]}
 FRAMES = np.random.default_rng(0).integers(0, 255, (6, 32, 48, 3), np.uint8)
@@ -99,7 +99,7 @@ def test_what_fails_before_the_device_took_the_state_changes_nothing(
         stream.push(FRAMES[:3], {0: MASK})
     before = facts(stream)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(stream_module, name, fail)
+        patch.setattr(course_module, name, fail)
         stream.push(FRAMES[stream.time :][:1], {0: LATER} if name != "segment_blocks" else None)
     assert facts(stream) == before
     if name == "start_video":
@@ -114,14 +114,14 @@ def test_a_stream_broken_off_says_so_and_takes_up_a_saved_state(
     stream = rdejax.stream(model)
     stream.push(FRAMES[:3], {0: MASK})
     stream.save(tmp_path / "state.safetensors")
-    real = stream_module.segment_blocks
+    real = course_module.segment_blocks
 
     def fail(*arguments, **options):
         real(*arguments, **options)
         raise error
 
     with monkeypatch.context() as patch, pytest.raises(type(error)):
-        patch.setattr(stream_module, "segment_blocks", fail)
+        patch.setattr(course_module, "segment_blocks", fail)
         stream.push(FRAMES[3:4])
     for call in (lambda: stream.push(FRAMES[3:4]), lambda: stream.save(tmp_path / "other")):
         with pytest.raises(RdejaxError, match=r"broken off.*restore\(\).*start another"):

@@ -1,16 +1,14 @@
 """What a stream needs of its past so that its latest frame can be corrected."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
 from rdejax.errors import RdejaxError
 from rdejax.io.masks import new_ids
+from rdejax.propagate.course import Course
 from rdejax.propagate.ids import checked_mask
 from rdejax.propagate.inputs import Inputs, Told, what_is_told
 
@@ -20,14 +18,14 @@ class Before:
     """A stream before its latest push, and that push.
 
     Attributes:
-      values: the stream's own attributes, the state among them.
+      course: how far the video was; with a state of its own.
       inputs: frames of the push.
       masks: those that came with it, and what corrections made of them.
       ids: that were corrected in the last frame.
       permanent: whether any of these corrections was.
     """
 
-    values: Mapping[str, Any]
+    course: Course
     inputs: Inputs
     masks: dict[int, UInt8[np.ndarray, "h w"]]
     ids: frozenset[int] = frozenset()
@@ -72,7 +70,7 @@ class Before:
 
     def told(self, all_masks: bool) -> list[Told]:
         """What the push's masks say; see `what_is_told`."""
-        layout = self.values["layout"]
+        layout = self.course.layout
         return what_is_told(
             self.masks,
             layout.ids if layout else (),
@@ -80,15 +78,3 @@ class Before:
             corrections={len(self.inputs.frames) - 1: self.ids},
             permanent=self.permanent,
         )
-
-
-def snapshot(of: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Attributes of a stream (or entries of an earlier snapshot); the state as a copy.
-
-    A copy, for the compiled programs take the state that they are given.
-    """
-    get = of.__getitem__ if isinstance(of, Mapping) else lambda name: getattr(of, name)
-    values = {name: get(name) for name in names}
-    values["state"] = jax.tree.map(jnp.copy, values["state"])
-    values["starts"] = list(values["starts"])
-    return values

@@ -5,34 +5,22 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from rdejax.errors import RdejaxError
-from rdejax.models.protocol import State, System, with_groups, without_slots
+from rdejax.models.protocol import State, System
 from rdejax.propagate import ids, save
+from rdejax.propagate.course import Course, Runner
 from rdejax.propagate.geometry import Geometry
-from rdejax.propagate.inputs import Inputs, Start, Told, in_blocks, placed, what_is_told
-from rdejax.propagate.mend import Before, snapshot
-from rdejax.propagate.pending import Part, Pending
-from rdejax.propagate.programs import add_objects, correct_objects, segment_blocks, start_video
+from rdejax.propagate.inputs import Inputs, Start, Told, placed, what_is_told
+from rdejax.propagate.mend import Before
+from rdejax.propagate.pending import Pending
 from rdejax.propagate.ready import ready
-from rdejax.propagate.schedule import (
-    LONGEST_BLOCK,
-    Block,
-    encoded_at_once,
-    frames_per_call,
-    next_blocks,
-)
 from rdejax.propagate.slots import Layout
-
-# What a push changes in a stream.
-_CHANGING = ("geometry", "layout", "state", "time", "writes", "starts")
 
 
 class Stream:
@@ -88,34 +76,56 @@ class Stream:
                 raise RdejaxError(f"{name}={value!r}: give a number of {what}, 1 or more")
         self.given = given
         self.model = model
-        self._ready = ready(model)
         changed = {} if size is None else {"size": size}
         self.size = dataclasses.replace(model.settings, **changed).size
-        self.block = min(model.settings.every, LONGEST_BLOCK)
-        self.chunk = chunk
-        self.encode_batch = encode_batch
         self.max_objects = max_objects
         self.use_all_masks = use_all_masks
         self.correctable = correctable
+        self._runner = Runner(model, ready(model), self.size, chunk, encode_batch)
         self._planned = layout
         self._warned = False
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything: the next frame is the first one of another video."""
-        self.layout = self._planned
-        self.geometry: Geometry | None = None
-        self.state: State | None = None
-        self.time = 0
-        self.writes = 0
-        self.starts: list[int] = []
+        self._course = Course(self._planned)
         self._before: Before | None = None
         self._broken = ""
 
     @property
     def objects(self) -> list[int]:
         """The user's ids that have appeared, ascending."""
-        return sorted(self.layout.ids) if self.layout and self.state is not None else []
+        return self._course.objects
+
+    @property
+    def state(self) -> State | None:
+        """The system's; the next push takes it, so copy what is to be kept. None: no mask yet."""
+        return self._course.state
+
+    @property
+    def time(self) -> int:
+        """Frames so far."""
+        return self._course.time
+
+    @property
+    def writes(self) -> int:
+        """Frames that were memorised after the first mask."""
+        return self._course.writes
+
+    @property
+    def starts(self) -> list[int]:
+        """Numbers of the frames that brought first masks."""
+        return list(self._course.starts)
+
+    @property
+    def layout(self) -> Layout | None:
+        """Objects and their slots."""
+        return self._course.layout
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """Sizes of the frames; None before the first."""
+        return self._course.geometry
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -180,15 +190,12 @@ class Stream:
     @contextlib.contextmanager
     def _as_before(self) -> Iterator[None]:
         """If the block does not end, all is as it was; or broken, where the old state is gone."""
-        before = {name: getattr(self, name) for name in _CHANGING}
-        starts = list(self.starts)
+        before = self._course
         try:
             yield
         except BaseException as error:
-            for name, value in before.items():
-                setattr(self, name, value)
-            self.starts = starts
-            if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state)):
+            self._course = before
+            if before.gone:
                 reason = (str(error).splitlines() or [""])[0]
                 self._broken = self._broken or reason or type(error).__name__
             raise
@@ -229,7 +236,7 @@ class Stream:
         self._warn_of_ignored(told)
         with self._as_before():
             if self.correctable and len(frames):
-                self._before = Before(snapshot(self, _CHANGING), inputs.copy(), dict(masks))
+                self._before = Before(self._course.copy(), inputs.copy(), dict(masks))
             return self._submit(inputs, starts, want_probs)
 
     def correct(
@@ -270,8 +277,7 @@ class Stream:
             raise RdejaxError(f"nothing to correct in this stream: {why}")
         mended = before.corrected(mask, ids, self._known, permanent)
         with self._as_before():
-            for name, value in snapshot(before.values, _CHANGING).items():
-                setattr(self, name, value)
+            self._course = before.course.copy()
             starts = self._placed(mended.told(self.use_all_masks))
             result = self._submit(before.inputs, starts, False).masks()[-1]
         self._before = mended
@@ -288,36 +294,15 @@ class Stream:
             raise RdejaxError(f"no object {missing[0]} to forget; there are {self.objects}")
         if not ids:
             return
-        assert self.layout is not None and self.state is not None
-        slots = [self.layout.ids[number] for number in ids]
-        self.layout, self._before = self.layout.without(ids), None
-        if self.layout.ids:
-            self.state = without_slots(self.state, slots)
-        else:
-            # Nothing is left to remember; the next mask begins as the first one did.
-            self.layout, self.state, self.writes, self.starts = self._planned, None, 0, []
+        self._course, self._before = self._course.without(ids, self._planned), None
 
     @property
     def _known(self) -> list[int]:
         return sorted(self.layout.ids) if self.layout else []
 
     def _submit(self, inputs: Inputs, starts: list[Start], want_probs: bool) -> Pending:
-        frames = inputs.frames
-        if self.geometry is None:
-            source = (frames.shape[1], frames.shape[2])
-            settings = self.model.settings
-            self.geometry = Geometry.of(source, self.size, settings.pad, settings.enlarge)
-        pending = Pending(frames.shape[1:3], want_probs)
-        if not len(frames):
-            pending.add(Part(0))
-        position = 0
-        for start in starts:
-            index = start.told.index
-            self._advance(inputs.part(position, index), pending)
-            self._insert(inputs.part(index, index + 1), start, pending)
-            position = index + 1
-        self._advance(inputs.part(position, len(frames)), pending)
-        pending.objects = self.objects
+        pending = Pending(inputs.frames.shape[1:3], want_probs)
+        self._course = self._runner.run(self._course, inputs, starts, pending)
         return pending
 
     def _checked(
@@ -357,98 +342,6 @@ class Stream:
             stacklevel=4,
         )
 
-    def _advance(self, inputs: Inputs, pending: Pending) -> None:
-        """Frames without new masks, in blocks that end where a frame is memorised."""
-        frames = inputs.frames
-        if self.state is None:
-            self.time += len(frames)
-            pending.add(Part(len(frames)))
-            return
-        assert self.geometry is not None
-        sizes = self.geometry.source, self.geometry.inner
-        per_call = frames_per_call(self.chunk, self.model.settings.every, *sizes)
-        most = max(1, per_call // self.block)
-        position = 0
-        while position < len(frames):
-            blocks = next_blocks(
-                lambda time: self.model.memorizes(time, self.starts),
-                self.time,
-                len(frames) - position,
-                longest=self.block,
-                most=most,
-            )
-            width = self.block
-            # Few shapes, for each is a compilation: full chunks, single blocks, single frames.
-            if len(blocks) < most:
-                blocks = blocks[:1]
-                width = 1 if blocks[0].length == 1 else width
-            used = sum(block.length for block in blocks)
-            self._run(inputs.part(position, position + used), blocks, width, pending)
-            position += used
-
-    def _run(self, inputs: Inputs, blocks: list[Block], width: int, pending: Pending) -> None:
-        """One compiled call."""
-        assert self.state is not None and self.geometry is not None and self.layout is not None
-        self.writes += sum(block.memorize for block in blocks)
-        self.state = self.model.reserve(self.state, self.writes)
-        self.state, (label, prob) = segment_blocks(
-            self._ready,
-            self.state,
-            in_blocks(inputs.frames, blocks, width),
-            np.asarray([block.length for block in blocks], np.int32),
-            np.asarray([block.memorize for block in blocks]),
-            {name: in_blocks(x, blocks, width) for name, x in inputs.beside.items()},
-            geometry=self.geometry,
-            want_probs=pending.want_probs,
-            at_once=self.encode_batch or encoded_at_once(self.geometry.inner),
-        )
-        count = len(inputs.frames)
-        self.time += count
-        real = np.concatenate([np.arange(width) < block.length for block in blocks])
-        pending.add(Part(count, self.layout, label, prob, real))
-
-    def _insert(self, inputs: Inputs, start: Start, pending: Pending) -> None:
-        """A frame whose mask brings new objects or corrects old ones."""
-        assert self.geometry is not None
-        # Copies, for the device may still read them when the caller reuses its buffers.
-        frame = inputs.frames[0].copy()
-        beside = {name: x.copy() for name, x in inputs.beside.items()}
-        layout = self.layout = start.layout
-        total, told = layout.groups * layout.slots, start.told
-        masks, new = ids.one_hot(told.mask, told.new, start.slots, total)
-        also: dict[str, Any] = {"geometry": self.geometry}
-        if self.state is None:
-            state, (label, prob) = start_video(
-                self._ready, frame, masks, new, start.given, beside, groups=layout.groups, **also
-            )
-            # What `restore` expects, whether another frame has been pushed or not.
-            self.state = self.model.reserve(state, self.writes)
-        else:
-            # A frame that only corrects is no start of an object, which some systems count from.
-            given = (*self.starts, self.time) if told.new else tuple(self.starts)
-            memorize = self.model.memorizes(self.time, given)
-            self.writes += memorize or bool(told.corrected)
-            state = self.model.reserve(with_groups(self.state, layout.groups), self.writes)
-            groups = new.reshape(layout.groups, -1)
-            inserted = (self._ready, state, frame)
-            also["memorize"] = memorize
-            if told.corrected:
-                slots = [layout.ids[number] for number in told.corrected]
-                old, corrected = ids.one_hot(told.mask, told.corrected, slots, total)
-                inserted = (*inserted, masks + old, corrected.reshape(groups.shape))
-                also |= {"permanent": told.permanent, "adds": bool(told.new)}
-                program = correct_objects
-            else:
-                inserted = (*inserted, masks)
-                program = add_objects
-            self.state, (label, prob) = program(*inserted, groups, start.given, beside, **also)
-        if told.new:
-            self.starts.append(self.time)
-        self.time += 1
-        prob = prob if pending.want_probs else None
-        shown = (told.mask, [*told.new, *told.corrected])
-        pending.add(Part(1, layout, label, prob, np.ones(1, bool), given=shown))
-
     def save(self, path: str | os.PathLike) -> None:
         """Writes the state to a file, from which `restore` continues to the same masks.
 
@@ -458,17 +351,9 @@ class Stream:
           OSError: the file cannot be written.
         """
         self._refuse_broken()
-        if self.state is None or self.layout is None or self.geometry is None:
+        if self.state is None:
             raise RdejaxError("nothing to save: no frame with a mask has been pushed yet")
-        about = {
-            "time": self.time,
-            "writes": self.writes,
-            "starts": self.starts,
-            "source": self.geometry.source,
-            "layout": self.layout.as_dict(),
-            **self._identity(),
-        }
-        save.save_state(path, self.state, about)
+        save.save_state(path, self.state, {**self._course.about(), **self._identity()})
 
     def restore(self, path: str | os.PathLike) -> "Stream":
         """Takes up a saved video; returns the stream itself.
@@ -480,23 +365,9 @@ class Stream:
         arrays, about = save.read_state(path)
         save.check_same(path, about, self._identity())
         save.check_numbers(path, about)
-        layout = Layout.from_dict(about["layout"])
-        source = (about["source"][0], about["source"][1])
-        settings = self.model.settings
-        geometry = Geometry.of(source, self.size, settings.pad, settings.enlarge)
-        total = layout.groups * layout.slots
-        fresh = jax.eval_shape(
-            partial(start_video, geometry=geometry, groups=layout.groups),
-            self._ready,
-            jax.ShapeDtypeStruct((*source, 3), jnp.uint8),
-            jax.ShapeDtypeStruct((total, *source), jnp.float32),
-            jax.ShapeDtypeStruct((total,), bool),
-        )[0]
-        template = jax.eval_shape(lambda s: self.model.reserve(s, about["writes"]), fresh)
-        self.state = save.filled(path, template, arrays)
-        self.layout, self.geometry = layout, geometry
-        self.time, self.writes = about["time"], about["writes"]
-        self.starts = about["starts"]
+        course = self._runner.resumed(about)
+        state = save.filled(path, course.state, arrays)
+        self._course = dataclasses.replace(course, state=state)
         self._before = None
         self._broken = ""
         return self
