@@ -35,6 +35,7 @@ def load_model(
     every: int = _OWN,
     size: int | None = _OWN,
     enlarge: float = _OWN,
+    zoom: float = _OWN,
     near: float = _OWN,
     pad: int = _OWN,
     precision: Literal["float32", "bfloat16"] = _OWN,
@@ -52,6 +53,7 @@ def load_model(
       size: shorter side, in pixels, that frames are resized to before the network, 16 or more; None
         keeps the source's. Masks always come back at the source's size.
       enlarge: how many times larger the frames of smaller videos are made, at most, towards `size`.
+      zoom: how many times larger than `size` frames are worked at, at most, for small objects.
       near: how strongly a pixel goes to the object, of those that claim it, whose latest mask is
         nearest, in logits for each 16 pixels; 0: not at all.
       pad: sides are padded to multiples of this, a multiple of 16.
@@ -75,6 +77,7 @@ def load_model(
         "every": every,
         "size": size,
         "enlarge": enlarge,
+        "zoom": zoom,
         "near": near,
         "pad": pad,
         "precision": precision,

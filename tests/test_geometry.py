@@ -30,6 +30,23 @@ def test_sizes(source, size, enlarge, inner):
     assert (inner[0] + top + bottom) % 16 == (inner[1] + left + right) % 16 == 0
 
 
+@pytest.mark.parametrize(
+    ("source", "side", "most", "inner"),
+    [
+        ((480, 854), 160, 1.5, (480, 854)),  # ten positions of the grid a side: large enough
+        ((480, 854), 108, 1.5, (640, 1139)),  # 6.75 of 9: a third larger
+        ((480, 854), 40, 1.5, (720, 1281)),  # never more than the setting says
+        ((480, 854), 40, 1.0, (480, 854)),
+        ((960, 1708), 216, 1.5, (640, 1139)),  # counted where the network sees it
+        ((240, 427), 20, 1.5, (480, 854)),  # at most `enlarge` times as large as the video
+    ],
+)
+def test_small_objects_make_frames_larger(source, side, most, inner):
+    geometry = Geometry.of(source, 480, enlarge=2.0)
+    zoom = geometry.zoom_for(side**2, most)
+    assert Geometry.of(source, 480, enlarge=2.0, zoom=zoom).inner == inner
+
+
 def test_masks_of_enlarged_frames_come_back_as_they_were():
     ids = np.zeros((30, 50), np.uint8)
     ids[5:20, 8:30], ids[12:28, 25:44] = 1, 2
@@ -47,5 +64,8 @@ def test_a_factor_below_one_is_refused():
         with pytest.raises(RdejaxError, match="enlarge"):
             Settings(enlarge=bad)
     assert Settings().override(enlarge=2.0).enlarge == 2.0
-    older = {k: v for k, v in Settings().as_dict().items() if k != "enlarge"}
+    for bad in (0.5, 9, float("nan")):
+        with pytest.raises(RdejaxError, match="zoom"):
+            Settings(zoom=bad)
+    older = {k: v for k, v in Settings().as_dict().items() if k not in ("enlarge", "zoom")}
     assert Settings.from_dict(older) == Settings()

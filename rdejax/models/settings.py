@@ -26,6 +26,9 @@ class Settings:
       enlarge: how many times larger the frames of smaller videos are made, at most, towards `size`;
         1: never. Small objects get more positions of the stride-16 grid, at the cost of as many
         more to compute.
+      zoom: how many times larger than `size` frames are worked at, at most, where the first mask's
+        smallest object is small (`rdejax.propagate.geometry.Geometry.zoom_for`); 1: never. What it
+        costs grows with its square. Smaller videos still become at most `enlarge` times larger.
       near: how strongly a pixel that several objects claim goes to the one whose latest mask is
         nearest, in logits for each 16 pixels of working resolution (`rdejax.propagate.nearness`);
         0: not at all. Objects that look alike keep their ids; what is background, and videos of one
@@ -44,6 +47,7 @@ class Settings:
     memory_settings: tuple[tuple[str, Any], ...] = ()
     pad: int = 16
     enlarge: float = 1.0
+    zoom: float = 1.0
     near: float = 0.0
     precision: str = "float32"
 
@@ -65,6 +69,8 @@ class Settings:
             raise RdejaxError(f"size={self.size}: the shorter side must be at least 16 pixels")
         if not 1 <= self.enlarge < float("inf"):
             raise RdejaxError(f"enlarge={self.enlarge}: give a factor of 1 (never) or more")
+        if not 1 <= self.zoom <= 8:
+            raise RdejaxError(f"zoom={self.zoom}: give a factor from 1 (never) to 8")
         if not 0 <= self.near < float("inf"):
             raise RdejaxError(f"near={self.near}: give 0 (not at all) or more")
         if self.pad < 16 or self.pad % 16:

@@ -31,7 +31,7 @@ class Course:
 
     Attributes:
       layout: objects and their slots; None: neither known nor planned.
-      geometry: of the frames; None before the first.
+      geometry: of the frames; None before the first. The first mask decides how large they are.
       state: the system's; None before the first mask.
       time: frames so far.
       writes: of them, those that were memorised after the first mask.
@@ -83,6 +83,7 @@ class Course:
             "writes": self.writes,
             "starts": list(self.starts),
             "source": self.geometry.source,
+            "zoom": self.geometry.zoom,
             "layout": self.layout.as_dict(),
         }
 
@@ -105,10 +106,10 @@ class Runner:
     chunk: int | None = None
     encode_batch: int | None = None
 
-    def geometry(self, source: tuple[int, int]) -> Geometry:
+    def geometry(self, source: tuple[int, int], zoom: float = 1.0) -> Geometry:
         """That of frames (height, width)."""
         settings = self.model.settings
-        return Geometry.of(source, self.size, settings.pad, settings.enlarge)
+        return Geometry.of(source, self.size, settings.pad, settings.enlarge, zoom)
 
     def run(
         self, course: Course, inputs: Inputs, starts: Sequence[Start], pending: Pending
@@ -140,7 +141,7 @@ class Runner:
     def resumed(self, about: Mapping[str, Any]) -> Course:
         """The course that `Course.about` told of; its state has shapes and dtypes in it."""
         source = (about["source"][0], about["source"][1])
-        layout, geometry = Layout.from_dict(about["layout"]), self.geometry(source)
+        layout, geometry = Layout.from_dict(about["layout"]), self.geometry(source, about["zoom"])
         total = layout.groups * layout.slots
         fresh = jax.eval_shape(
             partial(start_video, geometry=geometry, groups=layout.groups),
@@ -212,6 +213,10 @@ class Runner:
         # Copies, for the device may still read them when the caller reuses its buffers.
         inputs, told, layout = inputs.copy(), start.told, start.layout
         if course.state is None:
+            source = (told.mask.shape[0], told.mask.shape[1])
+            zoom = self.geometry(source).zoom_for(told.smallest, self.model.settings.zoom)
+            geometry = self.geometry(source, zoom)
+            course = dataclasses.replace(course, geometry=geometry)
             call, writes = self._first(course, inputs, start), course.writes
         else:
             # A frame that only corrects is no start of an object, which some systems count from.

@@ -11,6 +11,11 @@ from rdejax.errors import RdejaxError
 
 # Shorter side, in pixels, that frames are resized to for systems without a size of their own.
 DEFAULT_SIZE = 480
+# Side, in positions of the stride-16 grid, of a square like the smallest object: smaller ones make
+# the frames larger (`Settings.zoom`).
+_SIDE = 9.0
+# Zooms are multiples of 1 / this, for each size that frames are worked at is a compilation.
+_ZOOMS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +27,22 @@ class Geometry:
       inner: size after resizing, before padding.
       padding: zeros (top, bottom, left, right) that make the sides multiples of `Settings.pad`;
         split evenly, an odd pixel goes to the bottom or right.
+      zoom: how many times larger than usual the frames are worked at (see `zoom_for`).
     """
 
     source: tuple[int, int]
     inner: tuple[int, int]
     padding: tuple[int, int, int, int]
+    # Not compared: what is compiled depends on the sizes.
+    zoom: float = dataclasses.field(default=1.0, compare=False)
 
     @staticmethod
     def of(
-        source: tuple[int, int], size: int | None, pad: int = 16, enlarge: float = 1.0
+        source: tuple[int, int],
+        size: int | None,
+        pad: int = 16,
+        enlarge: float = 1.0,
+        zoom: float = 1.0,
     ) -> "Geometry":
         """Geometry of a video.
 
@@ -40,6 +52,7 @@ class Geometry:
           pad: sides become multiples of this.
           enlarge: how many times larger a video smaller than `size` becomes, at most; 1: it keeps
             its size.
+          zoom: how many times larger than `size` the shorter side is (see `zoom_for`).
 
         Raises:
           RdejaxError: frames without pixels.
@@ -48,7 +61,7 @@ class Geometry:
         if height < 1 or width < 1:
             raise RdejaxError(f"frames of {width}x{height} pixels hold nothing to segment")
         inner = source
-        scale = 1.0 if size is None else min(size / min(source), max(1.0, enlarge))
+        scale = 1.0 if size is None else min(zoom * size / min(source), max(1.0, enlarge))
         if scale != 1:
             inner = (max(1, round(height * scale)), max(1, round(width * scale)))
         vertical, horizontal = (-inner[0] % pad, -inner[1] % pad)
@@ -61,7 +74,25 @@ class Geometry:
                 horizontal // 2,
                 horizontal - horizontal // 2,
             ),
+            zoom,
         )
+
+    def zoom_for(self, area: float, most: float) -> float:
+        """How many times larger frames should be worked at, for objects as small as this.
+
+        The grid of the networks has a position for 16 x 16 pixels. An object should cover as
+        much as a square of 9 positions a side.
+
+        Args:
+          area: of the smallest object, in pixels of the source.
+          most: the most that comes back.
+
+        Returns:
+          1 or more, in steps of a sixth.
+        """
+        # `self` is without a zoom.
+        side = max(area, 1.0) ** 0.5 * self.inner[0] / self.source[0] / 16
+        return max(1.0, round(min(_SIDE / side, most) * _ZOOMS) / _ZOOMS)
 
     def prepare(
         self,

@@ -32,6 +32,11 @@ class Told:
     ignored: list[int] = dataclasses.field(default_factory=list)
     permanent: bool = False
 
+    @property
+    def smallest(self) -> int:
+        """Pixels of the smallest of the new objects."""
+        return min(int((self.mask == number).sum()) for number in self.new)
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:

@@ -58,7 +58,7 @@ def check_numbers(path: str | os.PathLike, about: Any) -> None:
 
     try:
         starts, (height, width), layout = about["starts"], about["source"], about["layout"]
-        slots = [*layout["ids"].values()]
+        slots, zoom = [*layout["ids"].values()], about["zoom"]
         total = layout["groups"] * layout["slots"]
         good = (
             whole(about["time"], 1)
@@ -66,6 +66,8 @@ def check_numbers(path: str | os.PathLike, about: Any) -> None:
             and about["writes"] <= about["time"]
             and whole(height, 1)
             and whole(width, 1)
+            and type(zoom) is float
+            and 1 <= zoom <= about["settings"]["zoom"]
             and all(whole(start, 0) and start < about["time"] for start in starts)
             and bool(starts) == bool(slots)
             and all(whole(layout[name], 1) for name in ("groups", "slots", "used"))
