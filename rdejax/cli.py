@@ -5,9 +5,12 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from rdejax.errors import RdejaxError
@@ -45,8 +48,8 @@ def cli_errors(memory: str | None = None, again: str = _AGAIN) -> Iterator[None]
     """Turns problems that a person can mend into one line on stderr and a non-zero exit.
 
     Exit codes: 2 `RdejaxError`; 1 a full disk, an unwritable file or, if `memory` is given, too
-    little memory; 130 Ctrl-C; 141 a reader of our output that went away. Any other exception is a
-    defect of this library and keeps its traceback.
+    little memory; 130 Ctrl-C; 143 SIGTERM; 141 a reader of our output that went away. Any other
+    exception is a defect of this library and keeps its traceback.
 
     Args:
       memory: the mend for too little memory, such as "try a smaller --size"; None leaves those
@@ -55,9 +58,13 @@ def cli_errors(memory: str | None = None, again: str = _AGAIN) -> Iterator[None]
     """
     _prepare_streams()
     try:
-        yield
+        with _sigterm_raises():
+            yield
     except RdejaxError as error:
         fail(str(error), 2)
+    except _Terminated:
+        print(f"terminated: {again}", file=sys.stderr)
+        raise SystemExit(143) from None
     except KeyboardInterrupt:
         print(f"interrupted: {again}", file=sys.stderr)
         raise SystemExit(130) from None
@@ -76,6 +83,31 @@ def cli_errors(memory: str | None = None, again: str = _AGAIN) -> Iterator[None]
             raise
         detail = (str(error).splitlines() or ["out of memory"])[0]
         fail(f"too little memory ({detail}); {memory}", 1)
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Within the block SIGTERM is raised as Ctrl-C is, so that half written files are removed.
+
+    Handlers of others stay, and so does everything outside the main thread.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _prepare_streams() -> None:

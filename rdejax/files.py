@@ -12,6 +12,8 @@ from typing import Any
 
 from rdejax.errors import RdejaxError
 
+# What a safetensors file's metadata calls the digest of all else in it.
+_DIGEST = "sha256"
 # Names have at most 255 bytes; a temporary one is longer than the name it stands for.
 _LONG = 200
 
@@ -33,6 +35,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     disk before the rename: after a power failure there is no empty file of that name.
     """
     path = Path(path)
+    if not path.name:  # "", "." and "/"
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = temporary_name(path)
     try:
         yield temporary
@@ -80,6 +84,8 @@ def read_json(path: str | Path) -> dict[str, Any] | None:
 def write_arrays(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str, str]) -> None:
     """Writes a safetensors file, atomically; the same content always gives the same bytes.
 
+    A digest of the content is added, which `read_arrays` compares: the format itself has none.
+
     Args:
       path: of the file.
       arrays: NumPy's, by name.
@@ -93,22 +99,50 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    # `np.ascontiguousarray` would make vectors of numbers.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    about = {**about, _DIGEST: _digest(arrays, about)}
     with atomic(path) as temporary:
         temporary.touch()  # its errors are the system's own, and say what is wrong
         mode = temporary.stat().st_mode
         try:
-            save_file(
-                # `np.ascontiguousarray` would make vectors of numbers.
-                {name: np.asarray(array, order="C") for name, array in arrays.items()},
-                temporary,
-                dict(about),
-            )
+            save_file(arrays, temporary, about)
         except SafetensorError as error:
             found = re.search(r"os error (\d+)", str(error))
             number = int(found[1]) if found else errno.EIO
             raise OSError(number, os.strerror(number), str(temporary)) from error
         temporary.chmod(mode & 0o777)  # safetensors makes files that only their owner can read
         _order_header(temporary)
+
+
+def read_arrays(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays and metadata of a safetensors file.
+
+    Raises:
+      RdejaxError: it is not as `write_arrays` wrote it. Files of others have no digest to compare.
+      SafetensorError: of the library: not such a file.
+      OSError: it cannot be read.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        about = file.metadata() or {}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    noted = about.pop(_DIGEST, None)
+    if noted is not None and noted != _digest(arrays, about):
+        raise RdejaxError(
+            f"{path}: was changed or damaged since it was written (its digest is another); take a "
+            "copy of it, or make it again"
+        )
+    return arrays, about
+
+
+def _digest(arrays: Mapping[str, Any], about: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(sorted(about.items())).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _order_header(path: Path) -> None:

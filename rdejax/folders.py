@@ -11,8 +11,9 @@ from pathlib import Path
 from rdejax.errors import RdejaxError
 from rdejax.files import temporary_name
 
-# What the programs put beside the folders of sequences, with all that ends in .json.
-_OWN = ("unfinished", "report.html")
+# What the programs put beside the folders of sequences, with all that ends in .json; and what a
+# result of one video has in their place.
+_OWN = ("unfinished", "report.html", "masks", "overlay.mp4", "timing.csv")
 _LEFT_BY_A_KILL = re.compile(r"\.(?P<stem>.+)\.tmp-\d+(?P<suffix>\.\w+)?")
 
 
@@ -33,7 +34,8 @@ def check_name(name: str, where: str | Path) -> str:
     Raises:
       RdejaxError: it would lead elsewhere, hide, or take the place of a program's own file.
     """
-    own = name in _OWN or name.lower().endswith(".json")
+    # Some file systems do not tell capitals from small letters.
+    own = name.lower() in _OWN or name.lower().endswith(".json")
     if own or not name or name.startswith(".") or not {"/", "\0"}.isdisjoint(name):
         why = (
             "is what the programs call a file of their own"
@@ -57,6 +59,23 @@ def lying_in(inputs: Iterable[Path], written: Iterable[Path]) -> Path | None:
         if not targets.isdisjoint((place, *place.parents)):
             return given
     return None
+
+
+def keep_inputs(inputs: Iterable[Path], written: Path, option: str = "--output") -> None:
+    """Refuses to write a file, or a folder, over what is read.
+
+    Args:
+      inputs: files and folders that are read.
+      written: what will be written or replaced.
+      option: what names it on the command line, for the message.
+
+    Raises:
+      RdejaxError: one of the inputs is it, or lies in it.
+    """
+    if given := lying_in(inputs, [written]):
+        raise RdejaxError(
+            f"{written}: would replace {given}, which is read; choose another {option}"
+        )
 
 
 @contextlib.contextmanager
@@ -108,6 +127,8 @@ def discard(path: Path) -> None:
 def sweep(folder: Path, names: Container[str] | None = None) -> None:
     """Removes what killed runs left half written or half removed; call it under `locked`.
 
+    What a run that goes on holds `locked` stays.
+
     Args:
       folder: where; it may be missing.
       names: only what stood for these; None: everything, in folders that are the program's own.
@@ -117,6 +138,7 @@ def sweep(folder: Path, names: Container[str] | None = None) -> None:
         if match is None or not (names is None or match["stem"] + (match["suffix"] or "") in names):
             continue
         if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item)
+            with contextlib.suppress(Locked), locked(item):
+                shutil.rmtree(item)
         else:
             item.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Working on a video, without a browser: what is drawn, what follows, what is saved."""
 
+import json
 import threading
 
 import numpy as np
@@ -99,6 +100,59 @@ def test_going_on_from_a_mended_frame_leaves_those_before_it(session) -> None:
     session.take_back(10)
     session.propagate()
     assert (masks_of(session) == before).mean() > 0.999
+
+
+@pytest.fixture
+def finished(session, monkeypatch):
+    """As if all frames followed what is drawn."""
+    session.draw(1, 1, region(6, 20, 5, 19))
+    session.done = COUNT
+    monkeypatch.setattr(session, "mask", lambda number: np.zeros(SIZE, np.uint8))
+    return session
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("what", ["infer", "another video", "drawn", "input"])
+def test_a_save_replaces_saves_of_the_same_video_alone(finished, clip, tmp_path, what) -> None:
+    out = tmp_path / "out"
+    finished.save(out)
+    if what == "drawn":
+        (out / "summary.json").unlink()
+    elif what == "input":
+        (out / "overlay.mp4").unlink()
+        finished.source.path = (out / "overlay.mp4").absolute()
+        finished.source.path.write_bytes(clip.read_bytes())
+    else:
+        summary = json.loads((out / "summary.json").read_text())
+        if what == "infer":
+            del summary["run"]["app"]
+        else:
+            summary["run"]["source"]["name"] = "other.mp4"
+        (out / "summary.json").write_text(json.dumps(summary))
+    before = contents(out)
+    with pytest.raises(RdejaxError, match="choose another --output"):
+        finished.save(out)
+    assert contents(out) == before
+
+
+def test_a_kill_in_a_save_loses_nothing_that_was_drawn(finished, tmp_path, monkeypatch) -> None:
+    finished.save(tmp_path / "out")
+    finished.take_back(1)
+    finished.draw(2, 1, region(6, 20, 5, 19))
+    finished.done = COUNT
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("rdejax.app.session.write_mask", interrupted)
+        finished.save(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "drawn").iterdir()] == ["00001.png"]
+    finished.save(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "drawn").iterdir()] == ["00002.png"]
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
 
 
 def test_stopping_and_going_on(session) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from rdejax.files import write_arrays
+from rdejax.errors import RdejaxError
+from rdejax.files import atomic, read_arrays, write_arrays
+from rdejax.models.weights import read_weights
 from rdejax.train.checkpoints import Checkpoints
 from rdejax.train.monitor import Monitor
 
@@ -29,8 +31,10 @@ def test_the_same_content_gives_the_same_bytes(tmp_path) -> None:
     for file in files:
         write_arrays(file, ARRAYS, ABOUT)
     assert len({file.read_bytes() for file in files}) == 1
+    arrays, about = read_arrays(files[0])
+    assert about == ABOUT and set(arrays) == set(ARRAYS)
     with safe_open(files[0], "numpy") as file:
-        assert file.metadata() == ABOUT
+        assert file.metadata() == {**ABOUT, "sha256": file.metadata()["sha256"]}
         for name, array in ARRAYS.items():
             read = file.get_tensor(name)
             assert read.shape == np.shape(array)
@@ -38,6 +42,26 @@ def test_the_same_content_gives_the_same_bytes(tmp_path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
     assert files[0].stat().st_mode == plain.stat().st_mode
+
+
+def test_a_changed_byte_of_weights_is_noticed(tmp_path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_arrays(path, ARRAYS, ABOUT)
+    whole = path.read_bytes()
+    for at in (-1, -60, whole.index(b'"d":"4"') + 5, whole.index(b'"scalar"') + 3):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(RdejaxError, match=r"x\.safetensors: was changed or damaged"):
+            read_arrays(path)
+        with pytest.raises(RdejaxError, match=r"x\.safetensors: was changed or damaged"):
+            read_weights(path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_what_is_no_name_of_a_file(name) -> None:
+    with pytest.raises(IsADirectoryError), atomic(name):
+        raise AssertionError("not reached")
 
 
 @pytest.fixture

@@ -119,7 +119,8 @@ def test_a_second_training_is_refused(tmp_path):
 
 # Names that become paths.
 
-BAD_NAMES = (".", "./a", "..", "", "/etc", "a/b", ".hidden", "unfinished", "x.json", "a\0b")
+BAD_NAMES = (".", "./a", "..", "", "/etc", "a/b", ".hidden", "unfinished", "x.json", "a\0b",
+             "masks", "Unfinished", "X.Json", "overlay.mp4")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)

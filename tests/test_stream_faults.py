@@ -1,9 +1,13 @@
 """Streams after wrong input, Ctrl-C and too little memory, and from files that were changed."""
 
 import json
+import threading
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -47,6 +51,8 @@ def facts(stream):
         (FRAMES[:3], {0: MASK, "1": MASK}),
         ([[1], [2, 3]], {0: MASK}),
         (None, {0: MASK}),
+        (FRAMES[:0, :0], {}),
+        (FRAMES[:3, :, :0], {}),
     ],
 )
 def test_a_refused_push_changes_nothing(model, unbroken, frames, masks) -> None:
@@ -61,6 +67,79 @@ def test_a_refused_push_changes_nothing(model, unbroken, frames, masks) -> None:
         stream.push(frames, {k: LATER if v is MASK else v for k, v in masks.items()}, {"x": 1})
     assert facts(stream) == before
     np.testing.assert_array_equal(stream.push(FRAMES[3:], {1: LATER}), unbroken[3:])
+
+
+@pytest.mark.parametrize("masks", [MASK, [MASK], "text", 3, True])
+def test_masks_and_what_lies_beside_are_given_by_name(model, masks) -> None:
+    stream = rdejax.stream(model)
+    before = facts(stream)
+    with pytest.raises(RdejaxError, match=r"masks came as .*; give a mapping: \{0: mask\}"):
+        stream.push(FRAMES[:3], masks)
+    with pytest.raises(RdejaxError, match="beside frames came as .*; give a mapping"):
+        stream.push(FRAMES[:3], {0: MASK}, masks)
+    with pytest.raises(RdejaxError, match="beside the frame came as .*; give a mapping"):
+        stream.step(FRAMES[0], MASK, masks)
+    assert facts(stream) == before
+
+
+@pytest.mark.parametrize("frame", [None, "text", 3, [[1], [2, 3]], FRAMES[:1], FRAMES[0].tolist()])
+def test_a_frame_that_is_none(model, frame) -> None:
+    with pytest.raises(RdejaxError, match="frame"):
+        rdejax.stream(model).step(frame, MASK)
+
+
+@pytest.fixture
+def begun(model):
+    """A stream with the objects 1 and 3."""
+    stream = rdejax.stream(model, correctable=True)
+    stream.push(FRAMES[:3], {0: np.where(LATER > 0, 1, MASK).astype(np.uint8)})
+    return stream
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [3, True, None, "3", [True], [np.True_], [3.0], [None], [[3]], np.array(3), np.array([[3]])],
+)
+def test_ids_are_whole_numbers(begun, ids) -> None:
+    before = facts(begun)
+    with pytest.raises(RdejaxError, match="ids=|is no id"):
+        begun.forget(ids)
+    if ids is not None:
+        with pytest.raises(RdejaxError, match="ids=|is no id"):
+            begun.correct(MASK, ids)
+    assert facts(begun) == before
+
+
+@pytest.mark.parametrize(
+    "ids", [[3, 3], {3: 1}, np.array([3]), [np.uint8(3)], (number for number in [3])]
+)
+def test_ids_come_in_any_collection(begun, ids) -> None:
+    begun.forget(ids)
+    assert begun.objects == [1]
+    assert 3 not in begun.push(FRAMES[3:])
+
+
+def test_threads_wait_for_each_other(model, unbroken) -> None:
+    stream = rdejax.stream(model)
+    stream.push(FRAMES[:3], {0: MASK})
+    results: list[Any] = []
+
+    def push() -> None:
+        try:
+            results.append(stream.push(np.repeat(FRAMES[3:4], 3, 0)))
+        except BaseException as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=push) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [type(result) for result in results] == [np.ndarray] * 4 and stream.time == 15
+    whole = rdejax.stream(model)
+    whole.push(FRAMES[:3], {0: MASK})
+    one_by_one = [whole.push(np.repeat(FRAMES[3:4], 3, 0)).tobytes() for _ in range(4)]
+    assert sorted(result.tobytes() for result in results) == sorted(one_by_one)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +215,7 @@ def change(path, edit) -> None:
         about = json.loads(file.metadata()["stream"])
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     changed = edit(arrays, about)
+    # Whoever edits one may leave the digest out.
     save_file(arrays, path, {"stream": json.dumps(about if changed is None else changed)})
 
 
@@ -185,6 +265,38 @@ def test_a_changed_state_is_refused(model, saved, tmp_path, name) -> None:
     with pytest.raises(RdejaxError, match=r"state\.safetensors"):
         stream.restore(path)
     assert facts(stream) == before
+
+
+@pytest.mark.parametrize("what", ["array", "time", "digest"])
+def test_a_changed_byte_of_a_state_is_noticed(model, saved, tmp_path, what) -> None:
+    """Also where what stands there could be of a video."""
+    path = tmp_path / "state.safetensors"
+    content = bytearray(saved)
+    if what == "array":
+        content[-2] ^= 1
+    else:
+        before = b'time\\": ' if what == "time" else b'"sha256":"'
+        at = content.index(before) + len(before)
+        assert what == "digest" or content[at : at + 1] == b"3"
+        content[at] = ord("2") if what == "time" else ord("g")
+    path.write_bytes(content)
+    stream = rdejax.stream(model)
+    with pytest.raises(RdejaxError, match=r"state\.safetensors: was changed or damaged"):
+        stream.restore(path)
+    assert stream.time == 0
+
+
+def test_a_state_of_other_weights_is_refused(model, saved, tmp_path) -> None:
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(saved)
+    other = nnx.clone(model)
+    kernel = jax.tree.leaves(nnx.state(other, nnx.Param))[0]
+    nnx.update(
+        other,
+        jax.tree.map(lambda x: x + (x.shape == kernel.shape), nnx.state(other, nnx.Param)),
+    )
+    with pytest.raises(RdejaxError, match=r"state\.safetensors: saved with weights"):
+        rdejax.stream(other).restore(path)
 
 
 @pytest.fixture(scope="module")

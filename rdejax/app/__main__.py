@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from rdejax.cli import cli_errors, program
+from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError
+from rdejax.options import parse_options
 
 _HOST = "127.0.0.1"
 _PORT = 8080
@@ -48,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
       argv: arguments; the process's own by default.
     """
-    args = tyro.cli(Arguments, args=argv, prog=program())
     with cli_errors(memory="try a smaller --size or --chunk"):
+        args = parse_options(Arguments, args=argv)
         if importlib.util.find_spec("nicegui") is None:
             raise RdejaxError("nicegui is not installed: pip install 'rdejax[app]' (or '.[app]')")
         from rdejax.infer.cli import ModelOptions

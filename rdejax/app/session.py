@@ -21,6 +21,7 @@ from jaxtyping import Bool, UInt8
 
 import rdejax
 from rdejax.errors import RdejaxError
+from rdejax.files import read_json
 from rdejax.folders import locked
 from rdejax.infer.results import ResultFolder
 from rdejax.infer.video import ResultWriter, Written
@@ -318,8 +319,14 @@ class Session:
             "overlay": True,
             "fps": float(fps),
         }
+        _refuse_others(output, run)
         folder = ResultFolder(
-            output, run, self.source.names, version=rdejax.__version__, overwrite=overwrite
+            output,
+            run,
+            self.source.names,
+            version=rdejax.__version__,
+            overwrite=overwrite,
+            inputs=[self.source.path, *getattr(self.source, "files", ())],
         )
         if folder.finished is None:
             with ResultWriter(folder, self.source, fps) as writer:
@@ -342,11 +349,28 @@ class Session:
             summary = folder.finished
         drawn = output / "drawn"
         drawn.mkdir(exist_ok=True)
+        told = {f"{self.source.names[number]}.png": mask for number, mask in self.told.items()}
+        for name, mask in told.items():
+            write_mask(drawn / name, mask)
+        # Last, so that nothing is lost by a kill: what is drawn may lie there alone.
         for old in drawn.glob("*.png"):
-            old.unlink()
-        for number, mask in self.told.items():
-            write_mask(drawn / f"{self.source.names[number]}.png", mask)
+            if old.name not in told:
+                old.unlink()
         return summary
+
+
+def _refuse_others(output: Path, run: dict[str, Any]) -> None:
+    """Only what was saved of the same video is replaced."""
+    before = (read_json(output / "summary.json") or {}).get("run")
+    if before is None and (output / "drawn").exists():
+        raise RdejaxError(
+            f"{output / 'drawn'}: exists, and no earlier save wrote it; choose another --output"
+        )
+    same = isinstance(before, dict) and "app" in before and before.get("source") == run["source"]
+    if before is not None and not same:
+        raise RdejaxError(
+            f"{output}: holds a result of rdejax infer or of another video; choose another --output"
+        )
 
 
 def _over(mask: IdMask, told: IdMask) -> UInt8[np.ndarray, "h w"]:

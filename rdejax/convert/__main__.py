@@ -1,6 +1,7 @@
 """Command line: `rdejax convert CHECKPOINT.pth --output DEST [--arch ARCH]`."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -38,10 +39,31 @@ def _destination(output: Path) -> Path:
     if output.suffix == ".safetensors":
         if output.is_dir():
             raise RdejaxError(f"{output}: is a folder; give another name")
-        return output
+        return _not_trained(output)
     if output.exists() and not output.is_dir():
         raise RdejaxError(f"{output}: is a file of another kind; name the output .safetensors")
-    return output / "weights.safetensors"
+    return _not_trained(output / "weights.safetensors")
+
+
+def _not_trained(path: Path) -> Path:
+    """The path, unless there are weights that no conversion made.
+
+    Raises:
+      RdejaxError: there are.
+    """
+    if not path.exists():
+        return path
+    from rdejax.models.weights import read_weights
+
+    try:
+        converted = "converted_from" in json.loads(read_weights(path)[1].get("extra", "{}"))
+    except (RdejaxError, ValueError, RecursionError, TypeError):
+        converted = False
+    if not converted:
+        raise RdejaxError(
+            f"{path}: exists and is not what rdejax convert wrote; choose another --output"
+        )
+    return path
 
 
 def run(args: Arguments) -> None:

@@ -1,5 +1,6 @@
 """Command line: `rdejax data SPEC ...` and `rdejax data convert SPEC ...`."""
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -14,8 +15,10 @@ from rich.console import Console
 from rdejax.cli import cli_errors, program
 from rdejax.data.check.findings import Findings, show
 from rdejax.data.check.source import check_source
+from rdejax.data.sources.spec import parse
 from rdejax.errors import RdejaxError
 from rdejax.files import write_json
+from rdejax.folders import lying_in
 from rdejax.options import parse_options, whole
 
 Specs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SPEC [SPEC ...]")]
@@ -90,11 +93,24 @@ def _need_some(specs: tuple[str, ...]) -> None:
 
 def _check(args: Check) -> None:
     _need_some(args.specs)
+    if args.json is not None and args.json.exists():
+        _keep_data(args.json, args.specs)
     found = [_check_one(spec, args) for spec in args.specs]
     if args.json is not None:
         write_json(args.json, [findings.as_dict() for findings in found])
     if any(findings.problems for findings in found):
         raise SystemExit(1)
+
+
+def _keep_data(written: Path, specs: tuple[str, ...]) -> None:
+    for spec in specs:
+        with contextlib.suppress(RdejaxError):  # of which the check tells
+            folder = parse(spec).path
+            if folder and lying_in([written], [Path(folder)]):
+                break
+    else:
+        return
+    raise RdejaxError(f"{written}: lies in the data ({spec}); choose another --json")
 
 
 def _check_one(spec: str, args: Check) -> Findings:

@@ -20,7 +20,7 @@ from rdejax.data.sources.images import StaticImages
 from rdejax.data.sources.spec import Source, open_source
 from rdejax.data.sources.videos import VideoSource
 from rdejax.data.synthetic.procedural import ProceduralImages
-from rdejax.data.workers import end_with_parent, told
+from rdejax.data.workers import from_workers
 from rdejax.errors import RdejaxError
 
 _log = logging.getLogger(__name__)
@@ -323,16 +323,17 @@ def clip_loader(
 
 
 def _batches(maker: ClipMaker, threads: int, workers: int) -> Iterator[Clip]:
-    batches = grain.MapDataset.range(_ENDLESS).map(maker).batch(maker.share)
     # A thread makes a whole batch, so fewer than there are threads would leave some idle.
     ahead = max(threads, 4 // max(1, workers))
+    share = functools.partial(_share, maker, threads, ahead)
+    return from_workers(share, workers) if workers else share(0, 1)
+
+
+def _share(maker: ClipMaker, threads: int, ahead: int, index: int, count: int) -> Iterator[Clip]:
+    """Every `count`-th batch from number `index` on."""
+    batches = grain.MapDataset.range(_ENDLESS).map(maker).batch(maker.share)[index::count]
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    dataset = batches.to_iter_dataset(options)
-    if workers:
-        _parse_absl_flags()
-        processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-        return told(dataset.mp_prefetch(processes, worker_init_fn=end_with_parent))
-    return iter(dataset)
+    return iter(batches.to_iter_dataset(options))
 
 
 def _check(
@@ -356,11 +357,3 @@ def _check(
         raise RdejaxError(
             f"batch_size={positive['batch_size']} is not divisible by {hosts} hosts; change it"
         )
-
-
-def _parse_absl_flags() -> None:
-    # Grain's processes hand absl's flags on, and refuse to where no one has parsed them.
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()

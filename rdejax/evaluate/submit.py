@@ -69,13 +69,15 @@ def pack(
       The number of videos and of masks in it.
 
     Raises:
-      RdejaxError: missing sequences or frames; masks of another size, with ids that the given masks
-        do not hold, or unreadable.
+      RdejaxError: a name that does not end in .zip; missing sequences or frames; masks of another
+        size, with ids that the given masks do not hold, or unreadable.
     """
     results, output = Path(results), Path(output)
     wanted = {"youtube-vos": _youtube_videos, "davis2017": _davis_videos}
     if dataset not in wanted:
         raise RdejaxError(f"no server packing for {dataset!r}: choose one of {', '.join(wanted)}")
+    if output.suffix.lower() != ".zip":
+        raise RdejaxError(f"{output}: the servers take zip files; end its name in .zip")
     videos = wanted[dataset](root, split)
     check_complete(results, {video.name: video.stems for video in videos})
     folder = "Annotations/" if dataset == "youtube-vos" else ""

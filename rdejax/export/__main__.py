@@ -15,9 +15,9 @@ from rdejax.cli import cli_errors
 from rdejax.errors import RdejaxError
 from rdejax.export.coco import coco, need_pycocotools, youtube_vis
 from rdejax.export.pictures import Codec, write_alpha, write_pngs
-from rdejax.export.results import Result, read_results
+from rdejax.export.results import SCORES, Result, read_results
 from rdejax.files import atomic, temporary_name
-from rdejax.folders import discard, lying_in
+from rdejax.folders import discard, keep_inputs, locked, sweep
 from rdejax.options import parse_options
 
 _JSON = {"coco": coco, "youtube-vis": youtube_vis}
@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_options(Arguments, args=argv)
         _check(args)
         results = read_results(args.results)
+        for result in results:
+            read = (result.folder / "summary.json", result.folder / SCORES)
+            keep_inputs([*result.masks.values(), *read], args.output)
         objects = args.objects or None
         if args.format in _JSON:
             value = _JSON[args.format](results, objects)
@@ -89,22 +92,38 @@ def _check(args: Arguments) -> None:
         raise RdejaxError(f"{args.output}: is a folder; give the name of a JSON file")
     if args.format not in _JSON and args.output.is_file():
         raise RdejaxError(f"{args.output}: is a file; give the name of a folder")
-    inputs = [args.results, *([args.video] if args.video else [])]
-    if given := lying_in(inputs, [args.output]):
-        raise RdejaxError(f"{args.output}: would replace {given}; choose another --output")
+    keep_inputs([args.results, *([args.video] if args.video else [])], args.output)
+    if args.format not in _JSON and (strange := _no_export(args.output)):
+        raise RdejaxError(
+            f"{strange}: no file of an export, and {args.output} would be replaced with all that "
+            "is in it; choose another --output"
+        )
+
+
+def _no_export(folder: Path) -> Path | None:
+    """A file in a folder that is to be replaced which `png` and `alpha` do not write; or None."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            path = Path(place, name)
+            picture = path.suffix == ".png" and path.parent.name.isdecimal()
+            if not picture and not (path.suffix in (".mov", ".webm") and path.stem.isdecimal()):
+                return path
+    return None
 
 
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """Yields a folder that gets this name when the block has ended without error."""
-    coming = temporary_name(folder.with_name(f"{folder.name}-new"))
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    named = folder.absolute().with_name(f"{folder.name}-new")
+    coming = temporary_name(named)
+    named.parent.mkdir(parents=True, exist_ok=True)
+    sweep(named.parent, {named.name, folder.name})  # of killed runs
     try:
-        coming.mkdir()
-        yield coming
-        if folder.exists():
-            discard(folder)
-        os.replace(coming, folder)
+        with locked(coming):
+            yield coming
+            if folder.exists():
+                discard(folder)
+            os.replace(coming, folder)
     finally:
         shutil.rmtree(coming, ignore_errors=True)
 

@@ -73,6 +73,7 @@ class BenchmarkFolder:
         sweep(self.path, WRITTEN if shard == WHOLE else (self._progress, self._summary))
         self.sequences: dict[str, dict[str, Any]] = {}
         self._overwrite = overwrite
+        self._refuse_video()
         # progress.json is a run under way, which goes on; summary.json a whole one.
         record = read_json(self.path / self._progress)
         if overwrite:
@@ -89,6 +90,16 @@ class BenchmarkFolder:
                 " pass --overwrite to replace them or choose another --output"
             )
         self.sequences = dict(record["sequences"])
+
+    def _refuse_video(self) -> None:
+        """Masks of one video would be taken for all there is, and its unfinished run be removed."""
+        summary = read_json(self.path / "summary.json") or {}
+        unfinished = self.path / "unfinished" / "run.json"
+        if unfinished.exists() or ("run" in summary and "sequences" not in summary):
+            raise RdejaxError(
+                f"{self.path}: holds the result of a single video, or an unfinished run of one; "
+                "choose another --output"
+            )
 
     def is_whole(
         self, name: str, frames: Sequence[str], source: Mapping[str, Any] | None = None

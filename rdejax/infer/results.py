@@ -154,6 +154,10 @@ class ResultFolder:
                     "away or choose another --output"
                 )
             return None
+        if "sequences" in summary:
+            raise RdejaxError(
+                f"{self.path}: holds the results of a data set; choose another --output"
+            )
         if overwrite:
             return None
         differing = describe_difference(summary["run"], self._run)

@@ -62,6 +62,8 @@ def require_asked(stored: str, asked: str | None, source: str) -> None:
 
 def rule_settings(name: str) -> dict[str, Any]:
     """Settings of a rule and their defaults: the keywords of its constructor."""
+    if not isinstance(name, str):
+        raise RdejaxError(f"memory={str(name)[:80]}: give text, the name of a rule")
     skip = {"self", "key_channels", "value_channels", "rngs"}
     parameters = inspect.signature(find_rule(name).__init__).parameters
     return {

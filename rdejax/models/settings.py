@@ -10,6 +10,8 @@ from rdejax.errors import RdejaxError
 from rdejax.memory.protocol import MemoryRule
 from rdejax.memory.registry import check_setting, make_rule, rule_settings
 
+# What it is multiplied by is at most some hundred; numbers must not overflow.
+_NEAREST = 1e6
 _WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text"}
 
 
@@ -71,8 +73,8 @@ class Settings:
             raise RdejaxError(f"enlarge={self.enlarge}: give a factor of 1 (never) or more")
         if not 1 <= self.zoom <= 8:
             raise RdejaxError(f"zoom={self.zoom}: give a factor from 1 (never) to 8")
-        if not 0 <= self.near < float("inf"):
-            raise RdejaxError(f"near={self.near}: give 0 (not at all) or more")
+        if not 0 <= self.near <= _NEAREST:
+            raise RdejaxError(f"near={self.near}: give 0 (not at all) or more, up to {_NEAREST}")
         if self.pad < 16 or self.pad % 16:
             raise RdejaxError(f"pad={self.pad}: give a positive multiple of 16")
         if self.precision not in ("float32", "bfloat16"):

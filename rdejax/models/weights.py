@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from rdejax.errors import RdejaxError
-from rdejax.files import write_arrays
+from rdejax.files import read_arrays, write_arrays
 from rdejax.memory.registry import require_asked
 from rdejax.models.protocol import System
 from rdejax.models.registry import find_system, fresh_rule, names, outline
@@ -246,18 +246,15 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
     """Arrays and metadata of a weights file.
 
     Raises:
-      RdejaxError: missing, truncated, or not a weights file.
+      RdejaxError: missing, truncated, changed since it was written, or not a weights file.
     """
     path = Path(path)
     if not path.is_file():
         raise RdejaxError(f"{path}: no such weights file; give a .safetensors file or a model name")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return read_arrays(path)
     except (SafetensorError, OSError) as error:
         raise RdejaxError(
             f"{path}: not a readable safetensors file ({error}); "
             "convert PyTorch files with rdejax convert"
         ) from None
-    return arrays, metadata

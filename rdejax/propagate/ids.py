@@ -1,6 +1,6 @@
 """The user's ids and arrays: what is taken of them, and what they become."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,39 @@ def checked_index(index: Any) -> int:
     return int(index)
 
 
+def checked_ids(ids: Any) -> list[int]:
+    """Ids of objects, each once, in the order given.
+
+    Raises:
+      RdejaxError: no collection of whole numbers.
+    """
+    if not isinstance(ids, Iterable) or (isinstance(ids, np.ndarray) and ids.ndim != 1):
+        raise RdejaxError(f"ids={ids!r}: give a list of ids, such as [3]")
+    found = list(ids)
+    for number in found:
+        if isinstance(number, bool | np.bool_) or not isinstance(number, int | np.integer):
+            raise RdejaxError(f"{number!r} is no id of an object; give whole numbers")
+    return list(dict.fromkeys(map(int, found)))
+
+
+def checked_mapping(values: Any, what: str, example: str) -> Mapping[Any, Any]:
+    """What was given by name or number; None is nothing.
+
+    Args:
+      values: what was given.
+      what: it is, for the message.
+      example: of what to give.
+
+    Raises:
+      RdejaxError: no mapping.
+    """
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise RdejaxError(f"{what} came as {type(values).__name__}; give a mapping: {example}")
+    return values
+
+
 def checked_frames(frames: Any, size: tuple[int, int] | None) -> UInt8[np.ndarray, "n h w 3"]:
     """The frames as an array.
 
@@ -45,13 +78,15 @@ def checked_frames(frames: Any, size: tuple[int, int] | None) -> UInt8[np.ndarra
       size: (H, W) of the video so far; None: these are its first frames.
 
     Raises:
-      RdejaxError: other than uint8 [n, H, W, 3], or of another size.
+      RdejaxError: other than uint8 [n, H, W, 3], of another size, or without a pixel.
     """
     frames = as_array(frames, "frames")
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise RdejaxError(
             f"frames are {frames.dtype} {list(frames.shape)}; give uint8 [frames, H, W, 3] RGB"
         )
+    if 0 in frames.shape[1:3]:
+        raise RdejaxError(f"frames are {frames.shape[2]}x{frames.shape[1]}: there is no pixel")
     if size is not None and frames.shape[1:3] != size:
         h, w = size
         raise RdejaxError(

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from rdejax.errors import RdejaxError
 from rdejax.io.masks import new_ids
 from rdejax.propagate.course import Course
-from rdejax.propagate.ids import checked_mask
+from rdejax.propagate.ids import checked_ids, checked_mask
 from rdejax.propagate.inputs import Inputs, Told, what_is_told
 
 
@@ -49,7 +49,7 @@ class Before:
         last = len(frames) - 1
         mask = checked_mask(last, mask, len(frames), (frames.shape[1], frames.shape[2]))
         held = set(new_ids(mask, ()))
-        told = held if ids is None else set(ids)
+        told = held if ids is None else set(checked_ids(ids))
         if not told:
             raise RdejaxError(
                 "no object in the mask: every pixel is 0; name the ids that are not in the frame"

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from rdejax.errors import RdejaxError
-from rdejax.files import write_arrays
+from rdejax.files import read_arrays, write_arrays
 
 
 def save_state(path: str | os.PathLike, state: Any, about: Mapping[str, Any]) -> None:
@@ -34,16 +34,18 @@ def read_state(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
     """The leaves of a saved state by path, and what else was saved.
 
     Raises:
-      RdejaxError: no such file, or not a saved stream.
+      RdejaxError: no such file, not a saved stream, or one that was changed.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {})["stream"])
-            if not isinstance(about, dict):
-                raise ValueError("not a JSON object")
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+        arrays, told = read_arrays(Path(path))
+        about = json.loads(told["stream"])
+        if not isinstance(about, dict):
+            raise TypeError("not a JSON object")
+    except RdejaxError:
+        raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError):
         raise RdejaxError(f"{path}: not a saved stream; give a file that save() wrote") from None
+    return arrays, about
 
 
 def check_numbers(path: str | os.PathLike, about: Any) -> None:

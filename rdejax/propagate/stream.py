@@ -3,19 +3,24 @@
 import contextlib
 import dataclasses
 import os
+import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Float32, UInt8
 
 from rdejax.errors import RdejaxError
+from rdejax.models.checksum import checksum
 from rdejax.models.protocol import State, System
+from rdejax.nn.constants import WEIGHTS
 from rdejax.propagate import ids, save
 from rdejax.propagate.course import Course, Runner
 from rdejax.propagate.geometry import Geometry
+from rdejax.propagate.ids import checked_ids
 from rdejax.propagate.inputs import Inputs, Start, Told, placed, what_is_told
 from rdejax.propagate.mend import Before
 from rdejax.propagate.pending import Pending
@@ -29,6 +34,8 @@ class Stream:
     Frames before the first mask come back empty. Every id is taken from the first mask that holds
     it; in later masks only new ids count (the semi-supervised protocol), and a warning says so,
     unless `use_all_masks` makes them corrections.
+
+    Calls from several threads wait for each other.
 
     Args:
       model: see `rdejax.load_model`.
@@ -84,13 +91,16 @@ class Stream:
         self._runner = Runner(model, ready(model), self.size, chunk, encode_batch)
         self._planned = layout
         self._warned = False
+        self._one_by_one = threading.RLock()
+        self._weights: int | None = None  # a checksum of the model's, when it is needed
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything: the next frame is the first one of another video."""
-        self._course = Course(self._planned)
-        self._before: Before | None = None
-        self._broken = ""
+        with self._one_by_one:
+            self._course = Course(self._planned)
+            self._before: Before | None = None
+            self._broken = ""
 
     @property
     def objects(self) -> list[int]:
@@ -148,8 +158,10 @@ class Stream:
         Raises:
           RdejaxError: see `push`.
         """
-        also = {name: np.asarray(x)[None] for name, x in (beside or {}).items()}
-        return self.push(frame[None], None if mask is None else {0: mask}, also)[0]
+        beside = ids.checked_mapping(beside, "what lies beside the frame", '{"name": array}')
+        also = {name: ids.as_array(x, name)[None] for name, x in beside.items()}
+        frames = ids.as_array(frame, "the frame")[None]
+        return self.push(frames, None if mask is None else {0: mask}, also)[0]
 
     def push(
         self,
@@ -189,16 +201,20 @@ class Stream:
 
     @contextlib.contextmanager
     def _as_before(self) -> Iterator[None]:
-        """If the block does not end, all is as it was; or broken, where the old state is gone."""
-        before = self._course
-        try:
-            yield
-        except BaseException as error:
-            self._course = before
-            if before.gone:
-                reason = (str(error).splitlines() or [""])[0]
-                self._broken = self._broken or reason or type(error).__name__
-            raise
+        """If the block does not end, all is as it was; or broken, where the old state is gone.
+
+        Other threads wait meanwhile: what a frame becomes depends on those before it.
+        """
+        with self._one_by_one:
+            before = self._course
+            try:
+                yield
+            except BaseException as error:
+                self._course = before
+                if before.gone:
+                    reason = (str(error).splitlines() or [""])[0]
+                    self._broken = self._broken or reason or type(error).__name__
+                raise
 
     def _refuse_broken(self) -> None:
         if self._broken:
@@ -228,13 +244,15 @@ class Stream:
         Raises:
           RdejaxError: see `push`.
         """
-        self._refuse_broken()
-        frames, masks = self._checked(frames, masks or {})
-        told = what_is_told(masks, self._known, all_masks=self.use_all_masks)
-        starts = self._placed(told)
-        inputs = Inputs(frames, ids.checked_beside(beside or {}, len(frames), self.model))
-        self._warn_of_ignored(told)
+        masks = ids.checked_mapping(masks, "masks", "{0: mask}, by index into the frames")
+        beside = ids.checked_mapping(beside, "what lies beside frames", '{"name": array}')
         with self._as_before():
+            self._refuse_broken()
+            frames, masks = self._checked(frames, masks)
+            told = what_is_told(masks, self._known, all_masks=self.use_all_masks)
+            starts = self._placed(told)
+            inputs = Inputs(frames, ids.checked_beside(beside, len(frames), self.model))
+            self._warn_of_ignored(told)
             if self.correctable and len(frames):
                 self._before = Before(self._course.copy(), inputs.copy(), dict(masks))
             return self._submit(inputs, starts, want_probs)
@@ -266,21 +284,21 @@ class Stream:
           RdejaxError: no frame yet, the stream was not made for it, a mask of another shape, or an
             id that is neither in the mask nor known; the stream is as it was before.
         """
-        self._refuse_broken()
-        before = self._before
-        if before is None:
-            why = (
-                "no frame has been pushed since it began, was restored or had objects taken out"
-                if self.correctable
-                else "it keeps no past; make it with correctable=True"
-            )
-            raise RdejaxError(f"nothing to correct in this stream: {why}")
-        mended = before.corrected(mask, ids, self._known, permanent)
         with self._as_before():
+            self._refuse_broken()
+            before = self._before
+            if before is None:
+                why = (
+                    "no frame has been pushed since it began, was restored or had objects taken out"
+                    if self.correctable
+                    else "it keeps no past; make it with correctable=True"
+                )
+                raise RdejaxError(f"nothing to correct in this stream: {why}")
+            mended = before.corrected(mask, ids, self._known, permanent)
             self._course = before.course.copy()
             starts = self._placed(mended.told(self.use_all_masks))
             result = self._submit(before.inputs, starts, False).masks()[-1]
-        self._before = mended
+            self._before = mended
         return result
 
     def forget(self, ids: Collection[int]) -> None:
@@ -289,12 +307,14 @@ class Stream:
         Raises:
           RdejaxError: an id that is not there; the stream is as it was before.
         """
-        self._refuse_broken()
-        if missing := sorted(set(ids) - set(self.objects)):
-            raise RdejaxError(f"no object {missing[0]} to forget; there are {self.objects}")
-        if not ids:
-            return
-        self._course, self._before = self._course.without(ids, self._planned), None
+        numbers = checked_ids(ids)
+        with self._as_before():
+            self._refuse_broken()
+            if missing := sorted(set(numbers) - set(self.objects)):
+                raise RdejaxError(f"no object {missing[0]} to forget; there are {self.objects}")
+            if numbers:
+                self._course = self._course.without(numbers, self._planned)
+                self._before = None
 
     @property
     def _known(self) -> list[int]:
@@ -350,13 +370,14 @@ class Stream:
             broken, see `push`.
           OSError: the file cannot be written.
         """
-        self._refuse_broken()
-        if self.state is None:
-            raise RdejaxError("nothing to save: no frame with a mask has been pushed yet")
-        save.save_state(path, self.state, {**self._course.about(), **self._identity()})
+        with self._one_by_one:
+            self._refuse_broken()
+            if self.state is None:
+                raise RdejaxError("nothing to save: no frame with a mask has been pushed yet")
+            save.save_state(path, self.state, {**self._course.about(), **self._identity()})
 
     def restore(self, path: str | os.PathLike) -> "Stream":
-        """Takes up a saved video; returns the stream itself.
+        """Takes up a saved video; returns the stream itself. The model's weights must be the same.
 
         Raises:
           RdejaxError: no such file, not a saved stream, or one of another model, other settings or
@@ -367,10 +388,13 @@ class Stream:
         save.check_numbers(path, about)
         course = self._runner.resumed(about)
         state = save.filled(path, course.state, arrays)
-        self._course = dataclasses.replace(course, state=state)
-        self._before = None
-        self._broken = ""
+        with self._one_by_one:
+            self._course = dataclasses.replace(course, state=state)
+            self._before = None
+            self._broken = ""
         return self
 
     def _identity(self) -> dict[str, Any]:
-        return {"model": self.model.name, "settings": self.settings}
+        if self._weights is None:
+            self._weights = checksum(nnx.state(self.model, WEIGHTS))
+        return {"model": self.model.name, "weights": self._weights, "settings": self.settings}

@@ -60,7 +60,8 @@ def write_report(
       The path of the page.
 
     Raises:
-      RdejaxError: no result, an unfinished one, missing frames, or unreadable files.
+      RdejaxError: a name that does not end in .html; no result, an unfinished one, missing frames,
+        or unreadable files.
       OSError: the page cannot be written.
     """
     if megabytes < 0.5:
@@ -68,6 +69,8 @@ def write_report(
     if (dataset is None) != (root is None):
         raise RdejaxError("--dataset and --root belong together: give both, or neither")
     path = Path(output) if output is not None else Path(results) / "report.html"
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise RdejaxError(f"{path}: the page is HTML; end its name in .html")
     found = read_results(results, dataset=dataset, root=root, split=split, video=video)
     table, curves, reason = _score(found, dataset, root, split, scores, workers)
     notes = [*found.notes]

@@ -13,7 +13,7 @@ import jax
 
 import rdejax
 from rdejax.errors import RdejaxError
-from rdejax.files import write_json
+from rdejax.files import read_json, write_json
 from rdejax.memory.registry import find_rule
 from rdejax.models.registry import find_system
 from rdejax.train.checkpoints import Checkpoints
@@ -51,18 +51,20 @@ def begin(
 ) -> tuple[int, list[str]]:
     """Step to begin with, by the rules of a work folder; changes nothing.
 
-    A folder without a checkpoint is free, whatever else is in it. One with a checkpoint goes on if
-    `resume` says so and the configurations agree; fields that do not change what is learned may
-    differ.
+    A folder without a checkpoint is free unless it holds files that this run would replace. One
+    with a checkpoint goes on if `resume` says so and the configurations agree; fields that do not
+    change what is learned may differ.
 
     Returns:
       0 or the step of the last checkpoint, and what is worth telling.
 
     Raises:
-      RdejaxError: a folder with a checkpoint without `resume`, or of another configuration.
+      RdejaxError: a folder with a checkpoint without `resume`, or of another configuration; or one
+        with weights or with files of others of the names that a run gives its own.
     """
     last = checkpoints.latest
     if last is None:
+        _refuse_files_of_others(workdir)
         return 0, ["nothing to resume yet: starting from step 0"] if resume else []
     if not resume:
         raise RdejaxError(
@@ -79,6 +81,27 @@ def begin(
         )
     notes = [f"changed since the last start: {'; '.join(differing.values())}"] if differing else []
     return last, [f"continuing from step {last}", *notes]
+
+
+def _refuse_files_of_others(workdir: Path) -> None:
+    """Only what a run left that was killed before its first checkpoint may be replaced."""
+    begun = _read_object(workdir / "config.json")
+    strange = ["weights.safetensors"]
+    if not (begun and {"system", "save_every"} <= begun.keys()):
+        strange += ["config.json", "environment.json", "log.jsonl", "latest.safetensors"]
+    for name in strange:
+        if (workdir / name).exists():
+            raise RdejaxError(
+                f"{workdir / name}: would be replaced, but there is no checkpoint of a run that "
+                "wrote it; move it away, or choose another --workdir"
+            )
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(path)
+    except (RdejaxError, OSError):
+        return None
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:

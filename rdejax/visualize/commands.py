@@ -10,6 +10,7 @@ import tyro
 from jaxtyping import UInt8
 
 from rdejax.errors import RdejaxError
+from rdejax.folders import keep_inputs
 from rdejax.io.overlay import render_overlay
 from rdejax.io.video import FrameSource, open_frames
 from rdejax.visualize.charts import save_figure
@@ -68,7 +69,9 @@ class OfVideo:
         for name, low in (least or {}).items():
             if getattr(self, name) < low:
                 raise RdejaxError(f"{name}={getattr(self, name)}: give {low} or more")
-        return open_frames(self.video)
+        source = open_frames(self.video)
+        keep_inputs([self.video, *getattr(source, "files", ())], self.output)
+        return source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,7 @@ class OfMasks(OfVideo):
         masks = []
         for path in folders:
             folder = MaskFolder(path, source)
+            keep_inputs(folder.files.values(), self.output)
             masks.append([folder.read(number) for number in numbers])
         frames = frames_by_number(source, numbers)
         return numbers, [frames[number] for number in numbers], masks
@@ -208,6 +212,7 @@ class OfRuns:
     def read(self) -> tuple[list[dict], str]:
         """The runs of all files, and the files' names."""
         check_output(self.output, CHART_SUFFIXES)
+        keep_inputs(self.files, self.output)
         if not self.files:
             raise RdejaxError("nothing to plot: give one or more JSON files of a benchmark")
         return [run for path in self.files for run in read_runs(path)], ", ".join(

@@ -12,6 +12,7 @@ import tyro
 import rdejax
 from rdejax.cli import name_and_value
 from rdejax.errors import RdejaxError
+from rdejax.folders import keep_inputs
 from rdejax.io.given import GivenMasks, load_given_masks
 from rdejax.io.overlay import render_overlay
 from rdejax.io.video import FrameSource
@@ -72,6 +73,7 @@ class Traced(OfVideo):
         """
         source = self.open_video(suffixes, least=least)
         given = load_given_masks(self.mask, source, max_objects=255)
+        keep_inputs([self.mask, *given.files], self.output)
         number = min(given.objects) if self.object is None else self.object
         if number not in given.objects:
             known = ", ".join(map(str, sorted(given.objects)))
