@@ -14,7 +14,6 @@ from io_helpers import (
     fake_api,
     moving_frames,
     square_mask,
-    tiny_weights,
     write_folder,
     write_mask_image,
 )
@@ -153,7 +152,8 @@ def test_findings_never_replace_the_data(clip, capsys):
 
 
 def test_a_conversion_never_replaces_trained_weights(tmp_path):
-    trained = tiny_weights(tmp_path / "weights.safetensors")
+    trained = tmp_path / "weights.safetensors"
+    write_arrays(trained, {"x": np.zeros(1)}, {"extra": json.dumps({"step": 3})})
     with pytest.raises(RdejaxError, match=r"weights\.safetensors: exists and is not what"):
         _not_trained(trained)
     (tmp_path / "other.safetensors").write_text("mine")
