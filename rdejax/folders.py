@@ -79,7 +79,9 @@ def keep_inputs(inputs: Iterable[Path], written: Path, option: str = "--output")
 
 
 @contextlib.contextmanager
-def locked(folder: Path, option: str = "--output", *, shared: bool = False) -> Iterator[None]:
+def locked(
+    folder: Path, option: str = "--output", *, shared: bool = False, wait: bool = False
+) -> Iterator[None]:
     """Keeps a folder, which is made if missing, for this run alone while the block runs.
 
     The system gives the lock back when a process ends, however it ends. It lies on the folder
@@ -89,6 +91,7 @@ def locked(folder: Path, option: str = "--output", *, shared: bool = False) -> I
       folder: to be written to.
       option: what names the folder on the command line, for the messages.
       shared: with others that share it, which see to it that they do not meet.
+      wait: for the end of a run that writes there, instead of raising.
 
     Raises:
       RdejaxError: another run is writing there, or it is a file.
@@ -100,7 +103,8 @@ def locked(folder: Path, option: str = "--output", *, shared: bool = False) -> I
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(handle, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise Locked(
                 f"{folder}: another run is writing here; wait for its end or choose another "

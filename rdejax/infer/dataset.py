@@ -167,7 +167,10 @@ class BenchmarkFolder:
         if self._shard == WHOLE:
             discard(self.path / "unfinished")
         else:
-            self._join(summary)
+            with locked(self.path / "unfinished", wait=True):
+                # Which nobody else touches meanwhile.
+                sweep(self.path, ("summary.json", "unfinished"))
+                self._join(summary)
         return summary
 
     def _join(self, summary: dict[str, Any]) -> None:
@@ -208,9 +211,9 @@ def locking(path: Path, shard: Shard) -> Iterator[None]:
             yield
     finally:
         # Both stay while another part, or what is left of a killed run, is in there.
-        with contextlib.suppress(OSError):
-            own.rmdir()
-            own.parent.rmdir()
+        for folder in (own, own.parent):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _of_part(name: str, shard: Shard) -> str:
