@@ -46,7 +46,7 @@ class Arguments:
     height: int = 480
     width: int = 854
     frames: int = 6
-    """Frames in a chunk, which is what is profiled."""
+    """Frames in a chunk; four chunks are profiled, one of which may overlap the next."""
     top: int = 30
     """Functions shown."""
     by: str = "function"
@@ -93,7 +93,8 @@ def sources(text: str) -> dict[str, tuple[str, str]]:
 def profile(args: Arguments) -> dict[str, Any]:
     """Time of a frame, and of each function in it."""
     model, weights = load_or_create(args.model, size=None)
-    frames, mask = moving_square(args.frames + 1, args.height, args.width, args.objects)
+    count = 4 * args.frames
+    frames, mask = moving_square(count + 1, args.height, args.width, args.objects)
     stream = rdejax.stream(model, chunk=args.frames)
     stream.push(frames, {0: mask})
     stream.push(frames[1:])
@@ -102,24 +103,27 @@ def profile(args: Arguments) -> dict[str, Any]:
     for _ in range(5):
         start = time.perf_counter()
         stream.push(frames[1:])
-        times.append(1000 * (time.perf_counter() - start) / args.frames)
+        times.append(1000 * (time.perf_counter() - start) / count)
     cores = (time.process_time() - busy) / (time.perf_counter() - begun)
     folder = Path(DUMP) / "trace"
     with jax.profiler.trace(str(folder)):
         stream.push(frames[1:])
-    known: dict[str, tuple[str, str]] = {}
-    for path in sorted(Path(DUMP).glob("*segment_blocks*after_optimizations.txt")):
-        known.update(sources(path.read_text()))
+    known: dict[tuple[str, str], tuple[str, str]] = {}
+    for path in sorted(Path(DUMP).glob("*_blocks*after_optimizations.txt")):
+        program = path.name.split(".")[1]
+        found = sources(path.read_text())
+        known |= {(program, name): place for name, place in found.items()}
     spent: collections.Counter[str] = collections.Counter()
     for plane in jax.profiler.ProfileData.from_file(str(next(folder.rglob("*.xplane.pb")))).planes:
         for line in plane.lines:
             for event in line.events:
-                op = dict(event.stats).get("hlo_op")
+                stats = dict(event.stats)
+                op = stats.get("hlo_op")
                 if op is None or str(op).split(".")[0] in _CONTAINERS:
                     continue
-                where, shape = known.get(str(op), ("elsewhere", ""))
+                where, shape = known.get((str(stats.get("hlo_module")), str(op)), ("elsewhere", ""))
                 key = where if args.by == "function" else f"{op} {shape} {where}"
-                spent[key] += event.duration_ns / 1e6 / args.frames
+                spent[key] += event.duration_ns / 1e6 / count
     return {
         "model": args.model,
         "weights": weights,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from rdejax import __version__
 from rdejax.cli import cli_errors, program, subcommand
+from rdejax.compilation_cache import keep_compiled
 from rdejax.errors import RdejaxError
 
 # name -> (module, what it does); a command whose module is not installed is not shown.
@@ -30,6 +31,11 @@ _COMMANDS = {
 }
 
 
+# Their modules import JAX, before which the cache must be told of; infer and train, which do not,
+# see to it themselves.
+_COMPILING = ("app", "visualize")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command that the first argument names.
 
@@ -44,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if words[0] == "--version":
             print(f"rdejax {__version__}")
             return
+        if words[0] in _COMPILING:
+            keep_compiled()
         entry = _entry(words[0])
     with subcommand(words[0]):
         entry(words[1:])

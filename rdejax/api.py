@@ -181,9 +181,8 @@ def segment_video(
         max_objects=max_objects,
         **options,
     )
-    if return_probs:
-        return video.push_probs(frames, masks, beside)[1]
-    return video.push(frames, masks, beside)
+    results = video.submit(frames, masks, beside, want_probs=return_probs, last=True)
+    return results.probs() if return_probs else results.masks()
 
 
 def _by_id(name: str, values: Any, ids: set[int]) -> Any:

@@ -108,7 +108,7 @@ class FakeStream:
         self.pushed.append(len(frames))
         return np.stack(results)
 
-    def submit(self, frames, masks=None, beside=None):
+    def submit(self, frames, masks=None, beside=None, *, last=False):
         results = self.push(frames, masks)
         return SimpleNamespace(masks=lambda: results)
 

@@ -1,5 +1,6 @@
 """The contract of systems and rules where it goes beyond the bundled ones, on a tiny network."""
 
+import itertools
 from pathlib import Path
 
 import flax.struct
@@ -20,6 +21,7 @@ from rdejax.models import create
 from rdejax.models.lite import RDELite
 from rdejax.models.matching import MatchingState
 from rdejax.models.protocol import given_probs, merge_groups
+from rdejax.propagate.scanning import scan_some
 from rdejax.propagate.slots import Layout
 from rdejax.propagate.stream import Stream
 from rdejax.train.objectives.unroll import UnrollObjective
@@ -164,6 +166,35 @@ def test_submitting_before_fetching_equals_pushing(model, video) -> None:
     pending = [stream.submit(frames[:4], {0: mask}), stream.submit(frames[4:])]
     for result, masks in zip(reversed(pending), reversed(expected), strict=True):
         np.testing.assert_array_equal(result.masks(), masks)
+
+
+@pytest.mark.parametrize("used", [0, 2, 4])
+def test_a_scan_that_ends_early(used: int) -> None:
+    """What it leaves out is not computed: here it would divide by 0."""
+    xs = np.array([1.0, 2.0, *[0.0] * 2], np.float32) if used < 4 else np.ones(4, np.float32)
+
+    def body(carry, x):
+        return carry + 1 / x, {"sum": carry, "x": 3 * x}
+
+    carry, ys = jax.jit(lambda count: scan_some(body, jnp.float32(5), xs, count))(used)
+    wanted, rows = jax.lax.scan(body, jnp.float32(5), xs[:used])
+    np.testing.assert_array_equal(carry, wanted)
+    for name, row in rows.items():
+        np.testing.assert_array_equal(ys[name], np.pad(row, (0, 4 - used)))
+
+
+@pytest.mark.parametrize("cut", [[0, 7], [0, 1, 7]])
+def test_the_last_frame_is_not_memorised(model, video, cut) -> None:
+    """Nothing reads what would become of the memory; the masks are the same."""
+    frames, mask = video
+    whole, ended = Stream(model), Stream(model)
+    for begin, end in itertools.pairwise(cut):
+        masks = {0: mask} if begin == 0 else None
+        expected = whole.push(frames[begin:end], masks)
+        found = ended.submit(frames[begin:end], masks, last=end == 7)
+        np.testing.assert_array_equal(found.masks(), expected)
+    assert model.memorizes(6, [0])
+    assert (whole.writes, ended.writes) == (2, 1)
 
 
 def test_a_refused_push_leaves_the_stream_as_it_was(model, video) -> None:

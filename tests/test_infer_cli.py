@@ -414,15 +414,15 @@ def test_real_stream_continues_from_its_saved_state(clip):
 
     def stopping():
         stream = rdejax.stream(model)
-        submit, left = stream.submit, [2]
+        submit, left = stream.submit, [3]
 
-        def submit_twice(frames, masks=None, beside=None):
+        def submit_thrice(frames, masks=None, beside=None, *, last=False):
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
-            return submit(frames, masks, beside)
+            return submit(frames, masks, beside, last=last)
 
-        stream.submit = submit_twice
+        stream.submit = submit_thrice
         return stream
 
     def run(make_stream):

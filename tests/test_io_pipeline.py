@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rdejax.io.threads import AsyncWriter, Prefetcher, chunked
+from rdejax.io.threads import AsyncWriter, Prefetcher, chunked, with_last
 
 
 def test_prefetcher_keeps_order_and_stays_bounded():
@@ -117,6 +117,12 @@ def test_writer_blocks_when_full():
         release.set()
         assert done.wait(2)
         thread.join()
+
+
+def test_with_last():
+    assert list(with_last("abc")) == [("a", False), ("b", False), ("c", True)]
+    assert list(with_last([1])) == [(1, True)]
+    assert list(with_last([])) == []
 
 
 def test_chunked():

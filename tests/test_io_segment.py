@@ -68,7 +68,7 @@ def _expected(source, given):
 def test_whole_run(tmp_path, source, given):
     seen = []
     summary = _run(tmp_path, source, given, on_frames=seen.append)
-    assert seen == [4, 7, 10]
+    assert seen == [1, 4, 7, 10]
     np.testing.assert_array_equal(_masks(tmp_path, source), _expected(source, given))
     assert set(np.unique(_masks(tmp_path, source))) == {0, 3, 200}
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
@@ -278,9 +278,13 @@ def test_memory_of_a_chunk_is_bounded(monkeypatch):
 
 
 def test_a_chunk_holds_a_block(monkeypatch):
-    monkeypatch.setattr(schedule, "_on_cpu", lambda: True)
-    counts = [frames_per_call(None, every, (480, 854), (480, 854)) for every in (3, 5, 7, 8, 20)]
-    assert counts == [6, 5, 7, 8, 8]
+    """On accelerators, however large the frames are; on CPUs a block is one frame."""
+    for cpu, size, expected in (
+        (False, (2160, 3840), [3, 5, 7, 8, 8]),
+        (True, (480, 854), [6, 5, 6, 6, 6]),
+    ):
+        monkeypatch.setattr(schedule, "_on_cpu", lambda cpu=cpu: cpu)
+        assert [frames_per_call(None, every, size, size) for every in (3, 5, 7, 8, 20)] == expected
 
 
 def test_describe_difference():

@@ -198,7 +198,7 @@ def test_bank_reads_what_was_written() -> None:
 
 def test_bank_capacity_comes_in_buckets() -> None:
     memory = rule("bank")
-    assert [memory.capacity_for(n) for n in (0, 3, 4, 7, 8, 100)] == [4, 4, 8, 8, 16, 128]
+    assert [memory.capacity_for(n) for n in (0, 15, 16, 31, 32, 100)] == [16, 16, 32, 32, 64, 128]
     assert all(memory.capacity_for(n) >= n + 1 for n in range(300))
 
 
@@ -249,7 +249,7 @@ def test_frame_that_does_not_stay_takes_the_oldest_s_place_in_a_full_bank() -> N
 
 def test_bank_capacity_counts_what_stays() -> None:
     memory = rule("bank", keep_every=5)
-    assert [memory.capacity_for(n) for n in (0, 5, 15, 16, 35, 36)] == [4, 4, 4, 8, 8, 16]
+    assert [memory.capacity_for(n) for n in (0, 5, 75, 76, 155, 156)] == [16, 16, 16, 32, 32, 64]
     assert all(memory.capacity_for(n) >= memory.held(n + 1) for n in range(300))
     with pytest.raises(RdejaxError, match="keep_every=0: give 1"):
         rule("bank", keep_every=0)

@@ -68,7 +68,9 @@ class NothingForward:
 
     objects: list[int] = []
 
-    def submit(self, frames: Any, masks: Any = None, beside: Any = None) -> Any:
+    def submit(
+        self, frames: Any, masks: Any = None, beside: Any = None, *, last: bool = False
+    ) -> Any:
         """Empty masks."""
         empty = np.zeros(frames.shape[:3], np.uint8)
         return SimpleNamespace(masks=lambda: empty)

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,6 +75,7 @@ class BenchmarkFolder:
         self.sequences: dict[str, dict[str, Any]] = {}
         self._overwrite = overwrite
         self._refuse_video()
+        self._placing = threading.Lock()  # sequences of several devices end at any time
         # progress.json is a run under way, which goes on; summary.json a whole one.
         record = read_json(self.path / self._progress)
         if overwrite:
@@ -147,13 +149,14 @@ class BenchmarkFolder:
         work.mkdir(parents=True)
         facts: dict[str, Any] = {}
         yield work, facts
-        # What is noted as this run's is never an older result: that one goes before.
-        self._note()
-        (self.path / "summary.json").unlink(missing_ok=True)
-        discard(self.path / name)
-        self.sequences[name] = facts
-        self._note()
-        os.replace(work, self.path / name)
+        with self._placing:
+            # What is noted as this run's is never an older result: that one goes before.
+            self._note()
+            (self.path / "summary.json").unlink(missing_ok=True)
+            discard(self.path / name)
+            self.sequences[name] = facts
+            self._note()
+            os.replace(work, self.path / name)
 
     def _note(self) -> None:
         write_json(self.path / self._progress, {"run": self._run, "sequences": self.sequences})

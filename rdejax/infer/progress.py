@@ -54,8 +54,9 @@ class ProgressDisplay:
     def update(self, done: int) -> None:
         """Tells the number of frames done."""
         now = time.perf_counter()
-        if self._start is None:
-            # The first report holds the compilation: the rate counts from here.
+        if self._start is None or self._start <= 1:
+            # The first reports, of frame 0 and of those behind it, hold compilations: the rate
+            # counts from there.
             self._start, self._begun = done, now
         rate = (done - self._start) / (now - self._begun) if done > self._start else 0.0
         if self._bar is not None:

@@ -1,7 +1,7 @@
 """What `rdejax infer` does once its arguments are read: one video, or a data set."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rdejax.infer.dataset import (
     segment_sequence,
     totals,
 )
+from rdejax.infer.devices import over_devices
 from rdejax.infer.model import describe, environment, frames_at_once, load, make_stream
 from rdejax.infer.progress import ProgressDisplay
 from rdejax.infer.results import ResultFolder
@@ -266,14 +267,24 @@ def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: An
     ]
     if len(todo) < len(sequences):
         note(f"{len(sequences) - len(todo)} of {len(sequences)} sequences are whole", quiet=quiet)
-    done = 0
+    import jax
+
+    devices = jax.local_devices()
+    if len(devices) > 1:
+        todo.sort(key=lambda sequence: -len(sequence.frames))
+    done: dict[str, int] = {}
     total = sum(len(sequence.frames) for sequence in todo)
     with ProgressDisplay(data.dataset, total, quiet=quiet) as display:
-        for sequence in todo:
-            before = done
+
+        def segment(sequence: VideoSequence, model: Any, check: Callable[[], None]) -> None:
+            def on_frames(count: int) -> None:
+                check()
+                done[sequence.name] = count
+                display.update(sum(done.copy().values()))
+
             source = FolderFrames(sequence.frames[0].parent, sequence.frames)
             given = read_given(sequence, source, options.max_objects)
-            values = segment_sequence(
+            segment_sequence(
                 make_stream(model, given.masks, options.chunk),
                 sequence.name,
                 source,
@@ -282,11 +293,12 @@ def _run_dataset(arguments: Arguments, sequences: list[VideoSequence], model: An
                 identity=identities[sequence.name],
                 beside=read_beside(beside_of(sequence), model, len(source)),
                 chunk=frames_at_once(model, options.chunk, source.size),
-                on_frames=lambda count, before=before: display.update(before + count),
+                on_frames=on_frames,
             )
-            done += values["frames"]
+
+        over_devices(todo, model, devices, segment)
     values = totals(folder.sequences)
-    noted = {"split": data.split, **environment(options, model)}
+    noted = {"split": data.split, "devices": len(devices), **environment(options, model)}
     summary = folder.finish({**values, **noted})
     _say(_sentence(folder.path, summary, values["objects"]), quiet)
 

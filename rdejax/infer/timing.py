@@ -2,18 +2,22 @@
 
 import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 
 from rdejax.errors import RdejaxError
 from rdejax.files import atomic
 
+_CLOCK: ContextVar["CompileClock | None"] = ContextVar("_CLOCK", default=None)
+
 
 class CompileClock:
     """Adds up the time JAX spends tracing and compiling while the block is active.
 
     JAX reports each phase when it ends, and phases nest (a function is traced inside another one's
-    trace), so the union of the intervals is counted, not their sum.
+    trace), so the union of the intervals is counted, not their sum. What threads compile that do
+    not work in the context of the block is not counted.
 
     Attributes:
       seconds: time spent so far.
@@ -25,13 +29,12 @@ class CompileClock:
     def __init__(self) -> None:
         self.count = 0
         self._intervals: list[tuple[float, float]] = []
-        self._active = False
 
     def __enter__(self) -> "CompileClock":
         from jax import monitoring
 
-        # JAX offers no public way to take a listener away again: it stays, and does nothing.
-        self._active = True
+        # JAX has no public way to take a listener away again: it stays, and does nothing.
+        self._token = _CLOCK.set(self)
         monitoring.register_event_duration_secs_listener(self._listen)
         return self
 
@@ -41,7 +44,7 @@ class CompileClock:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._active = False
+        _CLOCK.reset(self._token)
 
     @property
     def seconds(self) -> float:
@@ -53,7 +56,7 @@ class CompileClock:
         return total
 
     def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if self._active and event.startswith(self._PREFIX):
+        if _CLOCK.get() is self and event.startswith(self._PREFIX):
             end = time.perf_counter()
             self._intervals.append((end - duration_secs, end))
             self.count += event.endswith("backend_compile_duration")

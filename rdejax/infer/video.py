@@ -19,7 +19,7 @@ from rdejax.infer.timing import CompileClock
 from rdejax.io.given import GivenMasks
 from rdejax.io.masks import AS_WRITTEN, IdMask, read_mask, write_mask
 from rdejax.io.overlay import VideoWriter, render_overlay
-from rdejax.io.threads import AsyncWriter, Prefetcher, chunked
+from rdejax.io.threads import AsyncWriter, Prefetcher, chunked, with_last
 from rdejax.io.video import Frame, FrameSource
 
 DEFAULT_FPS = 24
@@ -44,8 +44,10 @@ class Segmenter(Protocol):
         frames: UInt8[np.ndarray, "n h w 3"],
         masks: Mapping[int, IdMask] | None = None,
         beside: Mapping[str, np.ndarray] | None = None,
+        *,
+        last: bool = False,
     ) -> Results:
-        """Segments the next frames, without waiting for them."""
+        """Segments the next frames, without waiting for them; behind the last none follow."""
         ...
 
     @property
@@ -95,8 +97,9 @@ def run_stream(
       given: frame number -> mask.
       write: takes every result, in order, on this thread.
       beside: what the model takes for each frame beside its picture: arrays [T, ...] by name.
-      chunk: frames per call of the stream; the first call gets one more, because blocks of frames
-        that share a memory begin after frame 0. A multiple of `every` cuts no block in two.
+      chunk: frames per call of the stream; the first call gets frame 0 alone, because blocks of
+        frames that share a memory begin after it, and because its mask need not wait for the
+        program of the others. A multiple of `every` cuts no block in two.
       start: number of the first frame.
       on_frames: called with the number of frames done after each chunk.
       resume_point: called with the number of frames done when it is due: then all that was pushed
@@ -123,15 +126,17 @@ def run_stream(
             written += len(group)
             on_frames(written)
 
-    # Two chunks ahead: one being cut off the queue, one being decoded meanwhile.
+    # Two chunks ahead, of which one may be looked at already: is it there, no frame is the last.
     with Prefetcher(frames, depth=2 * chunk) as decoded:
-        for group in chunked(decoded, chunk, first=None if start else chunk + 1):
+        for group, last in with_last(chunked(decoded, chunk, first=None if start else 1)):
             masks = {i - done: given[i] for i in given if done <= i < done + len(group)}
             also = {name: x[done : done + len(group)] for name, x in beside.items()}
             frames_now = np.stack([frame for _, frame in group])
-            results = stream.submit(frames_now, masks or None, also or None)
+            results = stream.submit(frames_now, masks or None, also or None, last=last)
             finish()
             underway = group, results
+            if not done:
+                finish()
             done += len(group)
             if resume_point is not None and due():
                 finish()

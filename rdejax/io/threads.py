@@ -157,3 +157,13 @@ def chunked(
             wanted = length
     if group:
         yield group
+
+
+def with_last(items: Iterable[T]) -> Generator[tuple[T, bool], None, None]:
+    """Each item, and whether it is the last one; reads one ahead."""
+    iterator = iter(items)
+    for item in iterator:
+        for following in iterator:
+            yield item, False
+            item = following
+        yield item, True

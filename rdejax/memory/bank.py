@@ -13,6 +13,8 @@ from rdejax.memory.affinity import checked_similarity, checked_top_k, read_out
 from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
 
+_FIRST_BUCKET = 16
+
 
 @flax.struct.dataclass
 class BankState:
@@ -34,9 +36,8 @@ class BankState:
 class BankMemory(MemoryRule):
     """Appends the key and value of each memorised frame; frames stay distinguishable.
 
-    The capacity grows in buckets (doubling) between compiled calls, so a video of T memorised
-    frames compiles log2(T) times and not T times. With `max_frames` the bank is bounded: the first
-    frame stays and the oldest other frame makes room (the papers let it grow).
+    The capacity grows in buckets between compiled calls, see `bucket`. With `max_frames` it is
+    bounded: the first frame stays and the oldest other frame makes room (the papers let it grow).
 
     Frames are numbered from 0, the first one. With `keep_every` = n those of the numbers 0, n, 2n,
     ... stay, and the latest is there as well: the next one takes its place unless it stays (STM,
@@ -152,10 +153,10 @@ class BankMemory(MemoryRule):
         return jnp.minimum(count, (count + self.keep_every - 2) // self.keep_every + 1)
 
     def capacity_for(self, writes: int) -> int:
-        """Frames to make room for: the next power of two, at least 4, at most `max_frames`."""
+        """Frames to make room for: a bucket, at most `max_frames`."""
         later = -(-writes // self.keep_every)
-        bucket = max(4, 1 << later.bit_length()) if self.buckets else later + 1
-        return bucket if self.max_frames is None else max(2, min(bucket, self.max_frames))
+        room = bucket(later) if self.buckets else later + 1
+        return room if self.max_frames is None else max(2, min(room, self.max_frames))
 
     def capacity(self, state: BankState) -> int:
         """Frames the arrays hold."""
@@ -172,6 +173,15 @@ class BankMemory(MemoryRule):
             value=jnp.pad(state.value, (none, (0, extra), none, none, none)),
             count=state.count,
         )
+
+
+def bucket(writes: int) -> int:
+    """Frames to make room for after the first and `writes` others, in a bank that grows.
+
+    16, then a power of two: each is a compilation, so a video of T memorised frames has log2(T) of
+    them and not T, and most videos one.
+    """
+    return max(_FIRST_BUCKET, 1 << writes.bit_length())
 
 
 def first_and_random(time: Int[Array, " t"], most: int, key: Key[Array, ""]) -> Int[Array, " t"]:

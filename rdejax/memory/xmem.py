@@ -24,7 +24,7 @@ from rdejax.memory.affinity import (
     softmax_weights,
     top_k_weights,
 )
-from rdejax.memory.bank import first_and_random
+from rdejax.memory.bank import bucket, first_and_random
 from rdejax.memory.protocol import Entries, Masks, MemoryRule
 from rdejax.memory.registry import register
 from rdejax.memory.views import Distribution, Moment, Numbers, View
@@ -343,10 +343,10 @@ class XMemMemory(MemoryRule):
         return Distribution(use, "attention per frame")
 
     def capacity_for(self, writes: int) -> int | None:
-        """Frames to make room for without a long-term memory: the next power of two, at least 4."""
+        """Frames to make room for without a long-term memory, see `bucket`."""
         if self.enable_long_term:
             return None
-        return max(4, 1 << writes.bit_length()) if self.buckets else writes + 1
+        return bucket(writes) if self.buckets else writes + 1
 
     def capacity(self, state: Any) -> int:
         """Frames the working memory has places for."""

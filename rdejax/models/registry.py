@@ -111,24 +111,23 @@ def outline(
     Constants, arrays that are no weights, are there.
     """
     build = _builder(name, config, settings, {})
-    model = nnx.eval_shape(lambda key: build(key, _one_key), jax.random.key(0))
+    model = nnx.eval_shape(lambda key: build(key, _OneKey), jax.random.key(0))
     if jax.tree.leaves(constants_of(model)):
         # XLA leaves out the weights, which nothing here needs.
         nnx.update(model, nnx.jit(lambda key: constants_of(build(key)))(jax.random.key(0)))
     return model
 
 
-class _OneKey(nnx.RngStream):
-    """Gives one key over and over, which is quicker to trace: for shapes any key will do."""
-
+class _OneStream(nnx.RngStream):
     def __call__(self) -> jax.Array:
         return self.key[...]
 
 
-def _one_key(key: jax.Array) -> nnx.Rngs:
-    rngs = nnx.Rngs()
-    rngs.default = _OneKey(key, tag="default")
-    return rngs
+class _OneKey(nnx.Rngs):
+    """Gives one key over and over, which is quicker to trace: for shapes any key will do."""
+
+    def __init__(self, key: jax.Array):
+        self.default = _OneStream(key, tag="default")
 
 
 def fresh_rule(model: System) -> MemoryRule:

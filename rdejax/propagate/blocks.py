@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from rdejax.models.protocol import Features, State, System, one_frame
 from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.nearness import segmented
+from rdejax.propagate.scanning import scan_some
 
 
 def prepare(
@@ -38,6 +39,7 @@ def encode(
     frames: Shaped[Array, "n h w 3"],
     beside: dict[str, Array] | None = None,
     at_once: int | None = None,
+    used: Int[Array, ""] | None = None,
 ) -> Features:
     """Features of a video's frames, encoded as one batch.
 
@@ -48,6 +50,8 @@ def encode(
       beside: see `System.encode`.
       at_once: most frames encoded at once, which bounds the memory that the encoder's inner
         features take; None: all.
+      used: how many of the frames, the first ones, are encoded at all if they are more than
+        `at_once`; None: all of them.
     """
 
     def some(inputs: tuple[Array, dict[str, Array] | None]) -> Features:
@@ -63,7 +67,11 @@ def encode(
     parts = jax.tree.map(
         lambda x: x[index].reshape(batches, at_once, *x.shape[1:]), (frames, beside)
     )
-    features = lax.map(some, parts)
+    if used is None:
+        features = lax.map(some, parts)
+    else:
+        batches = (used + at_once - 1) // at_once
+        features = scan_some(lambda none, x: (none, some(x)), (), parts, batches)[1]
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], features)
 
 
@@ -87,7 +95,8 @@ def propagate(
       memorize: whether a block's last real frame is memorised.
       finish: what to keep of a block's probabilities; keeping less saves memory.
       scan: in place of `jax.lax.scan`; `rdejax.propagate.scan` where gradients are taken, which
-        does without a loop on CPUs, and without a branch where `memorize` is a NumPy array.
+        does without a loop on CPUs, and without a branch where `memorize` is a NumPy array. One
+        that leaves blocks out (`scanning.scan_some`) may be given blocks without a real frame.
 
     Returns:
       The state after the last block, and what `finish` returned for each block, stacked.
@@ -96,7 +105,8 @@ def propagate(
 
     def block(state: State, inputs: tuple[Features, Array, Array]) -> tuple[State, Any]:
         features, count, memorize = inputs
-        state, probs = segmented(model, state, features, jnp.arange(width) < count)
+        real = None if width == 1 else jnp.arange(width) < count
+        state, probs = segmented(model, state, features, real)
 
         def write(state: State) -> State:
             last = lax.dynamic_index_in_dim(probs, count - 1, 0, keepdims=False)

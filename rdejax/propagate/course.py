@@ -13,13 +13,21 @@ from rdejax.models.protocol import State, System, with_groups, without_slots
 from rdejax.propagate import ids
 from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.inputs import Inputs, Start, in_blocks
+from rdejax.propagate.overlap import dispatched_beside
 from rdejax.propagate.pending import Part, Pending
-from rdejax.propagate.programs import add_objects, correct_objects, segment_blocks, start_video
+from rdejax.propagate.programs import (
+    add_objects,
+    correct_objects,
+    encode_blocks,
+    segment_blocks,
+    start_video,
+)
 from rdejax.propagate.schedule import (
-    LONGEST_BLOCK,
     Block,
     encoded_at_once,
+    fits_any_number,
     frames_per_call,
+    longest_block,
     next_blocks,
 )
 from rdejax.propagate.slots import Layout
@@ -112,7 +120,12 @@ class Runner:
         return Geometry.of(source, self.size, settings.pad, settings.enlarge, zoom)
 
     def run(
-        self, course: Course, inputs: Inputs, starts: Sequence[Start], pending: Pending
+        self,
+        course: Course,
+        inputs: Inputs,
+        starts: Sequence[Start],
+        pending: Pending,
+        last: bool = False,
     ) -> Course:
         """The course after some frames; the one given is used up.
 
@@ -121,6 +134,7 @@ class Runner:
           inputs: the frames.
           starts: masks for some of them, in order.
           pending: takes the results.
+          last: the video ends here, so the last frame need not be memorised.
         """
         frames = inputs.frames
         if course.geometry is None:
@@ -134,7 +148,7 @@ class Runner:
             course = self._advance(course, inputs.part(position, index), pending)
             course = self._insert(course, inputs.part(index, index + 1), start, pending)
             position = index + 1
-        course = self._advance(course, inputs.part(position, len(frames)), pending)
+        course = self._advance(course, inputs.part(position, len(frames)), pending, last)
         pending.objects = course.objects
         return course
 
@@ -154,7 +168,9 @@ class Runner:
         starts = tuple(about["starts"])
         return Course(layout, geometry, state, about["time"], about["writes"], starts)
 
-    def _advance(self, course: Course, inputs: Inputs, pending: Pending) -> Course:
+    def _advance(
+        self, course: Course, inputs: Inputs, pending: Pending, last: bool = False
+    ) -> Course:
         """Frames without new masks, in blocks that end where a frame is memorised."""
         count = len(inputs.frames)
         if course.state is None:
@@ -162,7 +178,7 @@ class Runner:
             return dataclasses.replace(course, time=course.time + count)
         assert course.geometry is not None
         sizes = course.geometry.source, course.geometry.inner
-        longest = min(self.model.settings.every, LONGEST_BLOCK)
+        longest = longest_block(self.model.settings.every)
         per_call = frames_per_call(self.chunk, self.model.settings.every, *sizes)
         most = max(1, per_call // longest)
         starts, position = course.starts, 0
@@ -174,12 +190,17 @@ class Runner:
                 longest=longest,
                 most=most,
             )
+            used = sum(block.length for block in blocks)
+            if last and position + used == count:
+                blocks[-1] = Block(blocks[-1].length, False)
             width = longest
-            # Few shapes, for each is a compilation: full chunks, single blocks, single frames.
-            if len(blocks) < most:
+            # Few shapes, for each is a compilation: full chunks and, where these cannot be partly
+            # filled, single blocks and single frames.
+            if fits_any_number():
+                blocks += [Block(0, False)] * (most - len(blocks))
+            elif len(blocks) < most:
                 blocks = blocks[:1]
                 width = 1 if blocks[0].length == 1 else width
-            used = sum(block.length for block in blocks)
             part = inputs.part(position, position + used)
             course = self._call(course, part, blocks, width, pending)
             position += used
@@ -192,16 +213,29 @@ class Runner:
         assert course.state is not None and course.layout is not None
         assert course.geometry is not None
         writes = course.writes + sum(block.memorize for block in blocks)
+        frames = in_blocks(inputs.frames, blocks, width)
+        beside = {name: in_blocks(x, blocks, width) for name, x in inputs.beside.items()}
+        encoding = {
+            "geometry": course.geometry,
+            "at_once": self.encode_batch or encoded_at_once(course.geometry.inner),
+        }
+        features = used = None
+        if fits_any_number():
+            used = np.int32(sum(block.length > 0 for block in blocks))
+            features = dispatched_beside(
+                encode_blocks, self.ready, frames, used, beside, **encoding
+            )
         state, (label, prob) = segment_blocks(
             self.ready,
             self.model.reserve(course.state, writes),
-            in_blocks(inputs.frames, blocks, width),
+            frames if features is None else None,
             np.asarray([block.length for block in blocks], np.int32),
             np.asarray([block.memorize for block in blocks]),
-            {name: in_blocks(x, blocks, width) for name, x in inputs.beside.items()},
-            geometry=course.geometry,
+            beside if features is None else None,
+            features,
+            used,
             want_probs=pending.want_probs,
-            at_once=self.encode_batch or encoded_at_once(course.geometry.inner),
+            **encoding,
         )
         count = len(inputs.frames)
         real = np.concatenate([np.arange(width) < block.length for block in blocks])

@@ -132,10 +132,14 @@ class Inputs:
 def in_blocks(
     frames: Shaped[np.ndarray, "n ..."], blocks: list[Block], width: int
 ) -> Shaped[np.ndarray, "b m ..."]:
-    """A copy of frames, cut into blocks of `width`; a shorter one is filled with its last frame."""
-    ends = np.cumsum([block.length for block in blocks])
-    index = [
-        np.minimum(np.arange(end - block.length, end - block.length + width), end - 1)
-        for block, end in zip(blocks, ends, strict=True)
-    ]
-    return frames[np.stack(index)]
+    """A copy of frames, cut into blocks of `width`.
+
+    A shorter block is filled with its last frame, one of none with zeros.
+    """
+    cut = np.zeros((len(blocks), width, *frames.shape[1:]), frames.dtype)
+    begin = 0
+    for row, length in zip(cut, (block.length for block in blocks if block.length), strict=False):
+        row[:length] = frames[begin : begin + length]
+        row[length:] = frames[begin + length - 1]
+        begin += length
+    return cut

@@ -7,12 +7,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from rdejax.models.protocol import State, System, given_probs
+from rdejax.models.protocol import Features, State, System, given_probs
 from rdejax.propagate.blocks import encode, propagate
 from rdejax.propagate.geometry import Geometry
 from rdejax.propagate.nearness import bare, begun, joined, segmented
+from rdejax.propagate.scanning import scan_some
 
 
 @partial(jax.jit, static_argnames=("geometry", "groups"))
@@ -48,28 +49,62 @@ def start_video(
     return begun(state, probs, model.settings.near), _seen(geometry, probs)
 
 
-@partial(jax.jit, static_argnames=("geometry", "want_probs", "at_once"), donate_argnames="state")
-def segment_blocks(
+@partial(jax.jit, static_argnames=("geometry", "at_once"))
+def encode_blocks(
     model: System,
-    state: State,
     frames: Array,
-    count: Array,
-    memorize: Array,
+    used: Array | None = None,
     beside: dict[str, Array] | None = None,
     *,
     geometry: Geometry,
-    want_probs: bool,
     at_once: int | None,
+) -> Features:
+    """Features of blocks of frames: every leaf [b, n, ...].
+
+    Args:
+      model: the system.
+      frames: uint8 [b, n, h, w, 3].
+      used: how many of the blocks, the first ones, are to be encoded; None: all.
+      beside: see `System.encode`; leading axes [b, n].
+      geometry: of the video.
+      at_once: see `encode`.
+    """
+    b, n = frames.shape[:2]
+    flat, also = jax.tree.map(lambda x: x.reshape(b * n, *x.shape[2:]), (frames, beside))
+    features = encode(model, geometry, flat, also, at_once, None if used is None else n * used)
+    return jax.tree.map(lambda x: x.reshape(b, n, *x.shape[1:]), features)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("geometry", "want_probs", "at_once"),
+    donate_argnames="state",
+)
+def segment_blocks(
+    model: System,
+    state: State,
+    frames: Array | None,
+    count: Array,
+    memorize: Array,
+    beside: dict[str, Array] | None = None,
+    features: Features | None = None,
+    used: Array | None = None,
+    *,
+    geometry: Geometry,
+    want_probs: bool,
+    at_once: int | None = None,
 ) -> tuple[State, tuple[Array, Array | None]]:
     """The state after blocks of frames, and what is seen in them.
 
     Args:
       model: the system.
       state: before the first block; donated.
-      frames: uint8 [b, n, h, w, 3].
+      frames: uint8 [b, n, h, w, 3]; None with `features`.
       count: int32 [b], see `propagate`.
       memorize: bool [b], see `propagate`.
       beside: see `System.encode`; leading axes [b, n].
+      features: of the frames, if `encode_blocks` has run.
+      used: see `encode_blocks`; other blocks change nothing, and 0 is seen in them.
       geometry: of the video.
       want_probs: whether probabilities are wanted.
       at_once: see `encode`.
@@ -78,16 +113,15 @@ def segment_blocks(
       The state; slot numbers uint8 (uint16 of more than 255 slots) [b, n, h, w] (0 background) and,
       if wanted, float32 [b, n, o + 1, h, w].
     """
-    b, n = frames.shape[:2]
-    flat, also = jax.tree.map(lambda x: x.reshape(b * n, *x.shape[2:]), (frames, beside))
-    features = encode(model, geometry, flat, also, at_once)
+    if features is None:
+        features = encode_blocks(model, frames, used, beside, geometry=geometry, at_once=at_once)
 
     def finish(probs: Array) -> tuple[Array, Array | None]:
         labels, probs = jax.vmap(partial(_seen, geometry))(probs)
         return labels, probs if want_probs else None
 
-    blocks = jax.tree.map(lambda x: x.reshape(b, n, *x.shape[1:]), features)
-    return propagate(model, state, blocks, count, memorize, finish)
+    scan = lax.scan if used is None else partial(scan_some, used=used)
+    return propagate(model, state, features, count, memorize, finish, scan=scan)
 
 
 @partial(jax.jit, static_argnames=("geometry", "memorize"), donate_argnames="state")

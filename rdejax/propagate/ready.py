@@ -38,6 +38,10 @@ def ready(model: System) -> System:
         if known == structure and all(a is b for a, b in zip(weights, leaves, strict=True)):
             return result
     result = in_bfloat16(fold(model)) if reduced else fold(model)
+    # What is folded is made anew: it belongs where the weights were put, if they were.
+    places = {leaf.sharding for leaf in leaves if leaf.committed}
+    if len(places) == 1:
+        result = jax.device_put(result, places.pop())
     if id(model) not in _MADE:
         weakref.finalize(model, _MADE.pop, id(model), None)
     _MADE[id(model)] = (structure, leaves, result)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 
-# Frames read and decoded as one batch, where memorising is rarer than that.
+# Frames read and decoded as one batch on accelerators, where memorising is rarer than that.
 LONGEST_BLOCK = 8
 # Frames per compiled call, where that many fit: enough for several blocks.
 CPU_CHUNK = 6
@@ -15,8 +15,7 @@ _CHUNK_BYTES = 256 << 20
 # Pixels of a chunk as the networks see it, for its features are kept: some 130 bytes a pixel.
 _CPU_PIXELS = 3 << 20
 _ACCELERATOR_PIXELS = 24 << 20
-# Pixels encoded at once. On CPUs what does not stay in the cache is slower: one 480p frame.
-_CPU_ENCODED = 1 << 19
+# Pixels encoded at once on accelerators.
 _ACCELERATOR_ENCODED = 24 << 20
 
 
@@ -25,7 +24,7 @@ class Block:
     """Frames that share a memory.
 
     Attributes:
-      length: how many.
+      length: how many; none in blocks that fill up a call.
       memorize: whether the last of them is memorised.
     """
 
@@ -75,16 +74,36 @@ def frames_per_call(
             (CPU_CHUNK, _CPU_PIXELS) if _on_cpu() else (ACCELERATOR_CHUNK, _ACCELERATOR_PIXELS)
         )
         # Less than a block would be filled up to one.
-        block = min(every, LONGEST_BLOCK)
+        block = longest_block(every)
         chunk = max(block, min(max(usual, block), pixels // (inner[0] * inner[1])))
     chunk = max(1, min(chunk, _CHUNK_BYTES // (size[0] * size[1] * 3)))
     return chunk // every * every or chunk
 
 
 def encoded_at_once(size: tuple[int, int]) -> int:
-    """Frames of (H, W), as the networks see them, that are encoded as one batch."""
-    pixels = _CPU_ENCODED if _on_cpu() else _ACCELERATOR_ENCODED
-    return max(1, pixels // (size[0] * size[1]))
+    """Frames of (H, W), as the networks see them, that are encoded as one batch.
+
+    One on CPUs, where features of more leave the cache before they are used.
+    """
+    return 1 if _on_cpu() else max(1, _ACCELERATOR_ENCODED // (size[0] * size[1]))
+
+
+def longest_block(every: int) -> int:
+    """Most frames that are read and decoded as one batch, where every n-th is memorised.
+
+    One on CPUs: see `encoded_at_once`.
+    """
+    return 1 if _on_cpu() else min(every, LONGEST_BLOCK)
+
+
+def fits_any_number() -> bool:
+    """Whether a program for many blocks is used for fewer, too, and leaves the others out.
+
+    So it is on CPUs, where frames are encoded and segmented by two programs that overlap. On
+    accelerators, which compute many frames as one batch, blocks left out would cost as much as
+    others: there fewer blocks have programs of their own.
+    """
+    return _on_cpu()
 
 
 def _on_cpu() -> bool:

@@ -230,6 +230,7 @@ class Stream:
         beside: Mapping[str, np.ndarray] | None = None,
         *,
         want_probs: bool = False,
+        last: bool = False,
     ) -> Pending:
         """As `push`, without waiting for the device to finish.
 
@@ -240,6 +241,8 @@ class Stream:
           masks: see `push`.
           beside: see `push`.
           want_probs: whether `Pending.probs` is wanted, too.
+          last: no frame follows, so what only later ones would read is not computed. Only `reset`
+            makes use of the stream again.
 
         Raises:
           RdejaxError: see `push`.
@@ -255,7 +258,7 @@ class Stream:
             self._warn_of_ignored(told)
             if self.correctable and len(frames):
                 self._before = Before(self._course.copy(), inputs.copy(), dict(masks))
-            return self._submit(inputs, starts, want_probs)
+            return self._submit(inputs, starts, want_probs, last)
 
     def correct(
         self,
@@ -320,9 +323,11 @@ class Stream:
     def _known(self) -> list[int]:
         return sorted(self.layout.ids) if self.layout else []
 
-    def _submit(self, inputs: Inputs, starts: list[Start], want_probs: bool) -> Pending:
+    def _submit(
+        self, inputs: Inputs, starts: list[Start], want_probs: bool, last: bool = False
+    ) -> Pending:
         pending = Pending(inputs.frames.shape[1:3], want_probs)
-        self._course = self._runner.run(self._course, inputs, starts, pending)
+        self._course = self._runner.run(self._course, inputs, starts, pending, last)
         return pending
 
     def _checked(

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from rdejax.cli import cli_errors, program
+from rdejax.compilation_cache import keep_compiled
 from rdejax.options import parse_options
 from rdejax.signals import ending_on_signals
 from rdejax.train.config import TrainConfig
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             workdir: Path,
             config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
             resume: bool = False,
-        ) -> tuple[TrainConfig, Path, bool]:
+            no_compilation_cache: bool = False,
+        ) -> tuple[TrainConfig, Path, bool, bool]:
             """Trains, with the configuration's fields overridden.
 
             Args:
@@ -58,13 +60,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                 config: the run.
                 resume: continue from the last checkpoint in the work folder; start where there is
                     none.
+                no_compilation_cache: do not keep compiled programs from run to run in the user's
+                    cache folder.
             """
-            return config, workdir, resume
+            return config, workdir, resume, not no_compilation_cache
 
         _train(*parse_options(run, args=argv[1:], prog=f"{program()} {argv[0]}"))
 
 
-def _train(config: TrainConfig, workdir: Path, resume: bool) -> None:
+def _train(config: TrainConfig, workdir: Path, resume: bool, cache: bool) -> None:
+    keep_compiled(cache)
     # Importing JAX takes seconds, which --help need not wait for.
     from rdejax.train.loop import train
 
