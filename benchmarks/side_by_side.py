@@ -172,9 +172,21 @@ def with_contrast(model: Any) -> Any:
     return model
 
 
+def check_device(device: str) -> None:
+    """Refuses a GPU that JAX does not see; the peer would end in the middle, or be another's."""
+    found = jax.default_backend()
+    if device.startswith("cuda") != (found == "gpu"):
+        raise RdejaxError(
+            f"--device {device}: JAX runs on {found!r} here, and both must run on the same; "
+            + ("install rdejax[cuda] on a machine with a GPU" if found != "gpu" else "give cuda")
+        )
+
+
 def main() -> None:
     """Measures, prints a table and writes JSON."""
     args = tyro.cli(Arguments)
+    with cli_errors():
+        check_device(args.device)
     with cli_errors(), tempfile.TemporaryDirectory() as folder:
         rows = [
             compare(args, objects, dtype, Path(folder))
