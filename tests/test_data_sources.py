@@ -191,6 +191,20 @@ def test_masks_in_the_colours_of_davis(tmp_path):
     assert pickle.loads(pickle.dumps(e.value)).problem == "mask in colours"  # worker processes
 
 
+def test_a_colour_is_one_object_in_all_masks_of_a_sequence(tmp_path):
+    def painted(ids: np.ndarray) -> np.ndarray:
+        return np.asarray([[0, 0, 0], [9, 7, 200], [255, 255, 255]], np.uint8)[ids]
+
+    # White alone, both, blue alone: the ids do not depend on which mask is read first.
+    video(
+        tmp_path, "a", {0: painted(mask(2)), 1: painted(mask(1, 2)), 2: painted(mask(1))}, 3, None
+    )
+    for order in ([0, 1, 2], [2, 1, 0]):
+        source = VideoFolder(find_videos("folder", tmp_path))
+        found = {i: set(np.unique(source.read(0, i)[1]).tolist()) for i in order}
+        assert found == {0: {0, 1}, 1: {0, 1, 2}, 2: {0, 2}}
+
+
 def test_smoothed_and_narrow_masks(tmp_path):
     with pytest.raises(BadFile, match="smoothed edges"):
         read_mask(save(tmp_path / "s.png", mask(1, 140, 255)), VIDEO_FRAME)

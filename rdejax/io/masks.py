@@ -1,8 +1,9 @@
 """Id masks from files and to files: the one place that knows which pixels become which id.
 
 `read_mask` reads masks whose meaning is settled by where they come from; what legitimately differs
-is a `MaskRules`, and all of them stand below. `rdejax.io.given` reads what people draw to start
-objects, with more checks and with a memory of the colours seen. Both begin with `load_pixels`.
+is a `MaskRules`, and all of them stand below. `rdejax.io.mask_reader` reads what people draw to
+start objects, with more checks and with a memory of the colours seen. Both begin with
+`load_pixels`.
 """
 
 import dataclasses

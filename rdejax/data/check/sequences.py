@@ -9,7 +9,8 @@ from rdejax.data.check.image_files import look_at_image, look_at_mask
 from rdejax.data.sources.video_layouts import SequenceFolders
 from rdejax.data.sources.videos import VideoSource, all_void_only, too_short
 from rdejax.errors import BadFile, RdejaxError
-from rdejax.io.masks import VIDEO_FRAME, read_mask, settle_void
+from rdejax.io.masks import VIDEO_FRAME, settle_void
+from rdejax.io.sequence_masks import SequenceMasks
 
 
 def check_sequence(sequence: SequenceFolders, merge: bool, quick: bool) -> Findings:
@@ -88,9 +89,10 @@ def _check_ids(
     findings: Findings, sequence: SequenceFolders, masks: list[Path], listed: int, merge: bool
 ) -> None:
     values: list[np.ndarray] = []
+    of_sequence = SequenceMasks(lambda: masks, VIDEO_FRAME)
     for path in masks:
         try:
-            values.append(np.unique(read_mask(path, VIDEO_FRAME)))
+            values.append(np.unique(of_sequence.read(path)))
         except BadFile as error:
             findings.problem(error.problem, path, str(error))
     binary = all_void_only(values)

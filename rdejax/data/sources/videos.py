@@ -1,5 +1,6 @@
 """Videos with masks, frame by frame."""
 
+import functools
 import logging
 import statistics
 from pathlib import Path
@@ -11,7 +12,8 @@ from rdejax.data.sources.cache import Frame, LockedCache
 from rdejax.data.sources.decoding import read_rgb, same_size
 from rdejax.data.sources.video_layouts import SequenceFolders, VideoSet
 from rdejax.errors import RdejaxError
-from rdejax.io.masks import VIDEO_FRAME, VOID, holds_void_only, read_mask, settle_void
+from rdejax.io.masks import VIDEO_FRAME, VOID, IdMask, holds_void_only, settle_void
+from rdejax.io.sequence_masks import SequenceMasks
 
 _log = logging.getLogger(__name__)
 _NAMED = 5  # sequences that an error or a warning names
@@ -79,6 +81,7 @@ class VideoFolder:
         self._files: dict[int, Files] = {}
         self._listed = LockedCache(_LISTED)
         self._binary: dict[int, bool] = {}
+        self._masks: dict[int, SequenceMasks] = {}
         self.spacing = videos.spacing or 1
         if not videos.lazy:
             gaps = self._list_all(skip_bad)
@@ -111,7 +114,7 @@ class VideoFolder:
     def read(self, index: int, frame: int) -> Frame:
         """See `VideoSource.read`."""
         image_path, mask_path = self.files(index, frame)
-        image, labels = read_rgb(image_path), read_mask(mask_path, VIDEO_FRAME)
+        image, labels = read_rgb(image_path), self._read_mask(index, mask_path)
         same_size(image, labels, str(mask_path))
         binary = holds_void_only(labels) and self._is_binary(index)
         return image, settle_void(labels, binary=binary, merge=self._merge)
@@ -121,11 +124,18 @@ class VideoFolder:
 
     def _is_binary(self, index: int) -> bool:
         if index not in self._binary:
-            masks = [self.files(index, i)[1] for i in range(self.length(index))]
+            masks = self._mask_files(index)
             step = max(1, len(masks) // _LOOKED_AT)
-            some = (read_mask(path, VIDEO_FRAME) for path in masks[::step])
+            some = (self._read_mask(index, path) for path in masks[::step])
             self._binary[index] = all_void_only(some)
         return self._binary[index]
+
+    def _read_mask(self, index: int, path: Path) -> IdMask:
+        masks = functools.partial(self._mask_files, index)
+        return self._masks.setdefault(index, SequenceMasks(masks, VIDEO_FRAME)).read(path)
+
+    def _mask_files(self, index: int) -> list[Path]:
+        return [self.files(index, i)[1] for i in range(self.length(index))]
 
     def _list_all(self, skip_bad: bool) -> list[int]:
         """Lists every sequence, and leaves out bad ones; gaps between frames with masks."""
