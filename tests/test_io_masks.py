@@ -402,3 +402,15 @@ def test_black_and_white_and_lossless_files_of_lossy_kinds_are_taken(tmp_path):
     pixels[16:32, 16:32] = 7
     Image.fromarray(pixels).convert("RGB").save(tmp_path / "m.webp", lossless=True)
     assert set(np.unique(MaskReader().read(tmp_path / "m.webp")).tolist()) == {0, 7, 255}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".tif"])
+def test_an_animation_is_no_mask(tmp_path, suffix):
+    """The first of its pictures would be taken without a word."""
+    path = tmp_path / f"m{suffix}"
+    pictures = [Image.fromarray(np.full((4, 5), value, np.uint8)) for value in (1, 2)]
+    pictures[0].save(path)
+    read_mask(path, AS_WRITTEN)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    with pytest.raises(RdejaxError, match="holds 2 pictures; save the one that is meant"):
+        read_mask(path, AS_WRITTEN)
