@@ -50,6 +50,17 @@ def test_conv_of_three_dimensions():
     assert conv(jnp.ones((1, 2, 4, 6, 3))).shape == (1, 1, 4, 6, 5)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pointwise_convolution_is_a_product(stride):
+    conv = Conv(5, 7, 1, stride=stride, bias=False, rngs=nnx.Rngs(0))
+    x, names = normal(0, 2, 6, 9, 5), ("NHWC", "HWIO", "NHWC")
+    steps, padding = (stride, stride), ((0, 0), (0, 0))
+    want = jax.lax.conv_general_dilated(
+        x, conv.kernel[...], steps, padding, dimension_numbers=names
+    )
+    np.testing.assert_allclose(conv(x), want, atol=1e-6)
+
+
 @pytest.mark.parametrize("kernel,stride,dilation", [(3, 1, 1), (3, 1, 2), (1, 1, 1), (3, 2, 1)])
 def test_conv_split_equals_concatenation(kernel, stride, dilation):
     conv = Conv(7, 4, kernel, stride=stride, dilation=dilation, rngs=nnx.Rngs(0))

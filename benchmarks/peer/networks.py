@@ -1,9 +1,10 @@
-"""The networks of RDE-VOS (Li et al., CVPR 2022) on the body of STCN (Cheng et al., NeurIPS 2021).
+"""The body of STCN (Cheng et al., NeurIPS 2021) and what RDE-VOS (Li et al., CVPR 2022) adds.
 
 Arrays are NCHW. Modules are called what they are called in this library, so that weights go over
 by name (`load_weights`).
 """
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -109,9 +110,9 @@ class CBAM(nn.Module):
 class ValueEncoder(nn.Module):
     """Values of objects from image, mask and the other objects' masks."""
 
-    def __init__(self, key_features: int, values: int):
+    def __init__(self, key_features: int, values: int, bias: bool = True):
         super().__init__()
-        self.trunk = ResNet(18, 5, bias=True)
+        self.trunk = ResNet(18, 5, bias=bias)
         self.block1 = ResBlock(256 + key_features, values)
         self.attention = CBAM(values)
         self.block2 = ResBlock(values, values)
@@ -120,7 +121,11 @@ class ValueEncoder(nn.Module):
         """[o, cv, h, w] from [1, 3, H, W], [1, c16, h, w] and twice [o, H, W]."""
         each = image.expand(len(masks), -1, -1, -1)
         x = self.trunk(torch.cat([each, masks[:, None], others[:, None]], dim=1))[2]
-        y = self.block1(torch.cat([x, f16.expand(len(masks), -1, -1, -1)], dim=1))
+        return self.fused(x, f16.expand(len(masks), -1, -1, -1))
+
+    def fused(self, x: Tensor, f16: Tensor) -> Tensor:
+        """Values from the ResNet's features and the key encoder's."""
+        y = self.block1(torch.cat([x, f16], dim=1))
         return self.block2(y + self.attention(y))
 
 
@@ -136,18 +141,36 @@ class Upsample(nn.Module):
         return self.out_conv(x + self.skip_conv(skip))
 
 
-class Decoder(nn.Module):
-    """One logit for each pixel and object."""
+class Refinement(nn.Module):
+    """From features of stride 16 to those of stride 8 and 4, and one logit for each pixel."""
 
-    def __init__(self, cin: int):
+    def __init__(self, skips: tuple[int, int], widths: tuple[int, int, int] = (512, 256, 256)):
         super().__init__()
+        (c8, c4), (w16, w8, w4) = skips, widths
+        self.up_16_8, self.up_8_4 = Upsample(c8, w16, w8), Upsample(c4, w8, w4)
+        self.pred = conv(w4, 1, 3)
+
+    def refined(self, g16: Tensor, f8: Tensor, f4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of stride 8 and 4, and logits of stride 4."""
+        g8 = self.up_16_8(g16, f8)
+        g4 = self.up_8_4(g8, f4)
+        return g8, g4, self.pred(F.relu(g4))
+
+
+class Decoder(Refinement):
+    """Logits [o, H, W] of the objects."""
+
+    def __init__(self, cin: int, skips: tuple[int, int]):
+        super().__init__(skips)
         self.compress = ResBlock(cin, 512)
-        self.up_16_8, self.up_8_4 = Upsample(512, 512, 256), Upsample(256, 256, 256)
-        self.pred = conv(256, 1, 3)
 
     def forward(self, x: Tensor, f8: Tensor, f4: Tensor) -> Tensor:
-        x = self.pred(F.relu(self.up_8_4(self.up_16_8(self.compress(x), f8), f4)))
-        return F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
+        return enlarged(self.refined(self.compress(x), f8, f4)[2])
+
+
+def enlarged(logits: Tensor) -> Tensor:
+    """[n, H, W] of [n, 1, H / 4, W / 4]."""
+    return F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
 
 
 class NonLocal(nn.Module):
@@ -206,16 +229,44 @@ class Memory(nn.Module):
         self.compress_key, self.compress_value = Compressor(keys), Compressor(values)
 
 
-class RDE(nn.Module):
-    """All networks of RDE-VOS at the published sizes."""
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Depth of the key encoder, widths of keys and values; the published ones of RDE and STCN."""
 
-    def __init__(self, keys: int = 64, values: int = 512):
+    depth: int = 50
+    keys: int = 64
+    values: int = 512
+
+    @property
+    def features(self) -> tuple[int, int, int]:
+        """Widths of the key encoder's features of stride 4, 8 and 16."""
+        expansion = 4 if self.depth == 50 else 1
+        return 64 * expansion, 128 * expansion, 256 * expansion
+
+
+class STCN(nn.Module):
+    """The networks of STCN."""
+
+    def __init__(self, sizes: Sizes):
         super().__init__()
-        self.key_encoder = ResNet(50)
-        self.key_proj, self.key_comp = conv(1024, keys, 3), conv(1024, values, 3)
-        self.value_encoder = ValueEncoder(1024, values)
-        self.decoder = Decoder(2 * values)
-        self.memory = Memory(keys, values)
+        c4, c8, c16 = sizes.features
+        self.key_encoder = ResNet(sizes.depth)
+        self.key_proj = conv(c16, sizes.keys, 3)
+        self.key_comp = conv(c16, sizes.values, 3)
+        self.value_encoder = ValueEncoder(c16, sizes.values)
+        self.decoder = Decoder(2 * sizes.values, (c8, c4))
+
+    def decoder_input(self, readout: Tensor, own: Tensor) -> Tensor:
+        """What the decoder takes of every object."""
+        return torch.cat([readout, own], dim=1)
+
+
+class RDE(STCN):
+    """All networks of RDE-VOS."""
+
+    def __init__(self, sizes: Sizes):
+        super().__init__(sizes)
+        self.memory = Memory(sizes.keys, sizes.values)
 
 
 _NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from peer.networks import RDE, load_weights
-from peer.video import Video
+from peer.networks import load_weights
+from peer.systems import networks, video
 
 
 def main() -> None:
     """Loads, warms up, answers."""
     job: dict[str, Any] = json.loads(sys.argv[1])
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job["tf32"]
-    model = RDE()
+    model = networks(job)
     load_weights(model, job["weights"])
     dtype = getattr(torch, job["dtype"])
     model = model.eval().to(job["device"], dtype, memory_format=torch.channels_last)
@@ -29,13 +29,14 @@ def main() -> None:
             setattr(model, name, torch.compile(getattr(model, name)))
     with np.load(job["clip"]) as clip:
         frames, mask = torch.from_numpy(clip["frames"]), clip["mask"]
+        fresh = video(job, model, clip)
     objects = int(mask.max())
     masks = torch.from_numpy((np.arange(1, objects + 1)[:, None, None] == mask).astype(np.float32))
 
     def turn() -> np.ndarray:
-        video = Video(model, job["every"], job["top_k"])
-        video.start(frames[0], masks)
-        labels = [video.step(frame) for frame in frames[1:]]
+        run = fresh()
+        run.start(frames[0], masks)
+        labels = [run.step(frame) for frame in frames[1:]]
         return torch.stack(labels).cpu().numpy()
 
     with torch.inference_mode():
