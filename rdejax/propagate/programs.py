@@ -3,6 +3,7 @@
 Each is compiled for every geometry, number of groups and slots, and number of frames.
 """
 
+import inspect
 from functools import partial
 
 import jax
@@ -114,7 +115,9 @@ def segment_blocks(
       if wanted, float32 [b, n, o + 1, h, w].
     """
     if features is None:
-        features = encode_blocks(model, frames, used, beside, geometry=geometry, at_once=at_once)
+        # Not by its compiled form: sweeps trace this with models that hold traced settings.
+        encoded = inspect.unwrap(encode_blocks)
+        features = encoded(model, frames, used, beside, geometry=geometry, at_once=at_once)
 
     def finish(probs: Array) -> tuple[Array, Array | None]:
         labels, probs = jax.vmap(partial(_seen, geometry))(probs)
