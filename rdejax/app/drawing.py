@@ -16,6 +16,9 @@ _SIDE, _ROUNDS = 480, 4
 # Of a box, the ellipses that are the object for certain and probably, in sizes of the box. With the
 # whole box as probable object, objects that fill it vanish.
 _CORE, _BODY = 0.35, 1.2
+# What of the frame around a box it looks at, in sizes of the box: what is far off may look like the
+# object.
+_MARGIN = 0.15
 # What of the frame around a stroke it looks at, in sizes of the stroke.
 _AROUND = 0.75
 
@@ -70,7 +73,7 @@ def box(size: tuple[int, int], a: Point, b: Point) -> Region:
 def cut_out_box(frame: UInt8[np.ndarray, "h w 3"], inside: Region) -> Region:
     """The object in a box, by GrabCut.
 
-    What lies outside is background for certain, and the middle is the object.
+    What lies close around it is background for certain, and the middle is the object.
 
     Raises:
       RdejaxError: nothing was found in it.
@@ -82,7 +85,14 @@ def cut_out_box(frame: UInt8[np.ndarray, "h w 3"], inside: Region) -> Region:
         axes = tuple(max(1, round(share * len(side) / 2)) for side in (columns, rows))
         within = cv2.ellipse(np.zeros_like(hints), middle, axes, 0, 0, 360, 1, -1) > 0
         hints[within & inside] = mark
-    return _grab_cut(frame, hints)
+    more = max(2, round(_MARGIN * max(len(rows), len(columns))))
+    near = (
+        slice(max(0, rows[0] - more), rows[-1] + more + 1),
+        slice(max(0, columns[0] - more), columns[-1] + more + 1),
+    )
+    region = np.zeros_like(inside)
+    region[near] = _grab_cut(np.ascontiguousarray(frame[near]), hints[near])
+    return region
 
 
 def cut_out_strokes(frame: UInt8[np.ndarray, "h w 3"], drawn: Region) -> Region:

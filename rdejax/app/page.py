@@ -19,7 +19,8 @@ _HINTS = {
     "brush": "Paint over the object. “Find edges” makes the object of a few strokes inside it.",
     "eraser": "Take pixels away from the chosen object.",
     "polygon": "Click the corners; click the first one again to close.",
-    "box": "Draw a box around the object: it is cut out, and takes the place of its mask.",
+    "box": "Draw a box close around the object: it is cut out, and takes the place of its mask. "
+    "Brush and eraser mend what is left.",
 }
 _QUALITY = 90
 # A click so close to the first corner (pixels on a frame 480 high) closes a polygon.
@@ -216,6 +217,9 @@ class Page:
     async def _mouse(self, event: events.MouseEventArguments) -> None:
         point = (event.image_x, event.image_y)
         if self._session.busy or self._cutting:
+            if event.type == "mousedown":
+                what = "frames are gone through" if self._session.busy else "an object is cut out"
+                ui.notify(f"not drawn: {what}; wait, or press Stop", type="warning")
             return
         if self._tool == "polygon":
             if event.type == "mousedown":

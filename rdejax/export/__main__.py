@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         objects = args.objects or None
         if args.format in _JSON:
             value = _JSON[args.format](results, objects)
+            args.output.absolute().parent.mkdir(parents=True, exist_ok=True)
             with atomic(args.output) as temporary:
                 temporary.write_text(json.dumps(value), encoding="utf-8")
         else:
