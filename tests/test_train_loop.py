@@ -317,6 +317,14 @@ def test_a_folder_without_weights_says_what_it_lacks(tmp_path) -> None:
         rdejax.load_model(str(tmp_path))
 
 
+def test_what_a_killed_run_was_writing_is_swept(tmp_path) -> None:
+    for name in (".latest.tmp-77.safetensors", ".config.tmp-77.json", ".mine.tmp-77.txt"):
+        (tmp_path / name).touch()
+    record_start(tmp_path, TINY, 0)
+    names = sorted(item.name for item in tmp_path.iterdir())
+    assert names == [".mine.tmp-77.txt", "config.json", "environment.json"]
+
+
 def test_a_signal_saves_the_step_in_progress(stub, tmp_path, capsys) -> None:
     stub(3, "signal")
     with pytest.raises(Stopped) as stopped:

@@ -14,6 +14,7 @@ import jax
 import rdejax
 from rdejax.errors import RdejaxError
 from rdejax.files import read_json, write_json
+from rdejax.folders import sweep
 from rdejax.memory.registry import find_rule
 from rdejax.models.registry import find_system
 from rdejax.train.checkpoints import Checkpoints
@@ -21,6 +22,10 @@ from rdejax.train.config import TrainConfig
 from rdejax.train.objectives.rde import RDEObjective
 from rdejax.train.system import objective_of
 
+# What a run writes beside its checkpoints and what its loggers write.
+_WRITTEN = ("config.json", "environment.json", "log.jsonl") + tuple(
+    f"{name}.safetensors" for name in ("latest", "best", "weights")
+)
 # What changes neither the parameters nor the schedule, or does so by rounding only. `init` and
 # `trunk` count at step 0 only; `data` is compared by the number of its sources, which may move.
 _HARMLESS = (
@@ -156,8 +161,9 @@ def record_start(workdir: Path, config: TrainConfig, first: int) -> None:
     """Writes `config.json` and `environment.json`; cuts the log off after step `first`.
 
     A killed run has logged steps after its last checkpoint. Weights of an earlier run that got to
-    no checkpoint are none of this one.
+    no checkpoint are none of this one. What it was writing is swept.
     """
+    sweep(workdir, _WRITTEN)
     if first == 0:
         (workdir / "latest.safetensors").unlink(missing_ok=True)
     write_json(workdir / "config.json", as_json(config))
