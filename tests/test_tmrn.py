@@ -149,7 +149,7 @@ def test_frames_one_by_one_are_the_whole_video(model, video, whole) -> None:
         stream.push_probs(f[None], {0: mask} if t == 0 else None)[1] for t, f in enumerate(frames)
     ]
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=2e-5)
-    assert stream.state.memory.time.shape == (1, 8)  # five frames in a bucket of eight
+    assert stream.state.memory.time.shape == (1, 16)  # five frames in the first bucket
 
 
 def test_chunks_are_the_whole_video(model, video, whole) -> None:

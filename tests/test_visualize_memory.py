@@ -135,7 +135,7 @@ def test_relevance_is_the_weights_of_the_readout(name, writes, top_k):
     got = relevance(rule, state, query, positions, 1)
     entries = state.key.shape[0]
     # L, F of rde: before the first update one entry counts once; later the first frame twice.
-    copies = {("bank", 2): [1, 1, 1, 0], ("rde", 0): [1, 0], ("rde", 1): [1, 2]}[name, writes]
+    copies = {("bank", 2): [1] * 3 + [0] * 13, ("rde", 0): [1, 0], ("rde", 1): [1, 2]}[name, writes]
     count = jnp.repeat(jnp.asarray(copies), 12)
     affinity = similarity("l2", query.reshape(12, 4), state.key.reshape(-1, 4))
     weights = (

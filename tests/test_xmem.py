@@ -114,7 +114,7 @@ def test_without_a_long_term_memory_it_grows_in_buckets(video) -> None:
     for t in range(T):
         stream.push(frames[t : t + 1], {0: mask} if t == 0 else None)
         capacities.append(stream.state.memory.time.shape[1])
-    assert capacities == [*[4] * 8, *[8] * 6]
+    assert capacities == [16] * T
 
 
 def test_long_term_memory_does_not_show_before_it_is_used(model, video, whole) -> None:
