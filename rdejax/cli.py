@@ -5,15 +5,13 @@ import contextlib
 import errno
 import io
 import os
-import signal
 import sys
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from rdejax.errors import RdejaxError
+from rdejax.signals import Terminated, sigterm_raises
 
 _AGAIN = "run the same command again to continue"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -58,11 +56,11 @@ def cli_errors(memory: str | None = None, again: str = _AGAIN) -> Iterator[None]
     """
     _prepare_streams()
     try:
-        with _sigterm_raises():
+        with sigterm_raises():
             yield
     except RdejaxError as error:
         fail(str(error), 2)
-    except _Terminated:
+    except Terminated:
         print(f"terminated: {again}", file=sys.stderr)
         raise SystemExit(143) from None
     except KeyboardInterrupt:
@@ -83,31 +81,6 @@ def cli_errors(memory: str | None = None, again: str = _AGAIN) -> Iterator[None]
             raise
         detail = (str(error).splitlines() or ["out of memory"])[0]
         fail(f"too little memory ({detail}); {memory}", 1)
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Within the block SIGTERM is raised as Ctrl-C is, so that half written files are removed.
-
-    Handlers of others stay, and so does everything outside the main thread.
-    """
-
-    def handle(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated
-
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _prepare_streams() -> None:

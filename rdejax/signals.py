@@ -69,6 +69,27 @@ class Terminated(BaseException):
 
 
 @contextlib.contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Within the block SIGTERM is raised as Ctrl-C is, so that half written files are removed.
+
+    Handlers of others stay, and so does everything outside the main thread.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
 def ending_on_signals(again: str = "run the same command again to continue") -> Iterator[None]:
     """While the block runs, SIGTERM and SIGINT end the process with a sentence.
 
