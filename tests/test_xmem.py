@@ -108,13 +108,13 @@ def test_the_state_does_not_grow(model, video) -> None:
 
 def test_without_a_long_term_memory_it_grows_in_buckets(video) -> None:
     frames, mask = video
-    unbounded = system(enable_long_term=False)
-    stream = rdejax.stream(unbounded, chunk=2)
+    unbounded = system(enable_long_term=False, every=1)
+    stream = rdejax.stream(unbounded, chunk=1)
     capacities = []
-    for t in range(T):
-        stream.push(frames[t : t + 1], {0: mask} if t == 0 else None)
+    for t in range(18):
+        stream.push(frames[t % T : t % T + 1], {0: mask} if t == 0 else None)
         capacities.append(stream.state.memory.time.shape[1])
-    assert capacities == [16] * T
+    assert capacities == [*[16] * 16, *[32] * 2]
 
 
 def test_long_term_memory_does_not_show_before_it_is_used(model, video, whole) -> None:
