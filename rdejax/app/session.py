@@ -66,7 +66,7 @@ class Session:
         self.done = 0
         self._model = model
         settings = model.settings
-        inner = Geometry.of(source.size, settings.size, settings.pad, settings.enlarge).inner
+        inner = Geometry.under(settings, source.size, settings.size).inner
         self._wanted = chunk
         self._chunk = frames_per_call(chunk, settings.every, source.size, inner)
         self._results: dict[int, bytes] = {}

@@ -65,7 +65,7 @@ def frames_at_once(model: Any, chunk: int | None, size: tuple[int, int]) -> int:
     from rdejax.propagate.schedule import frames_per_call
 
     settings = model.settings
-    inner = Geometry.of(size, settings.size, settings.pad, settings.enlarge).inner
+    inner = Geometry.under(settings, size, settings.size).inner
     return frames_per_call(chunk, settings.every, size, inner)
 
 

@@ -114,11 +114,6 @@ class Runner:
     chunk: int | None = None
     encode_batch: int | None = None
 
-    def geometry(self, source: tuple[int, int], zoom: float = 1.0) -> Geometry:
-        """That of frames (height, width)."""
-        settings = self.model.settings
-        return Geometry.of(source, self.size, settings.pad, settings.enlarge, zoom)
-
     def run(
         self,
         course: Course,
@@ -138,7 +133,8 @@ class Runner:
         """
         frames = inputs.frames
         if course.geometry is None:
-            geometry = self.geometry((frames.shape[1], frames.shape[2]))
+            source = (frames.shape[1], frames.shape[2])
+            geometry = Geometry.under(self.model.settings, source, self.size)
             course = dataclasses.replace(course, geometry=geometry)
         if not len(frames):
             pending.add(Part(0))
@@ -155,7 +151,8 @@ class Runner:
     def resumed(self, about: Mapping[str, Any]) -> Course:
         """The course that `Course.about` told of; its state has shapes and dtypes in it."""
         source = (about["source"][0], about["source"][1])
-        layout, geometry = Layout.from_dict(about["layout"]), self.geometry(source, about["zoom"])
+        layout = Layout.from_dict(about["layout"])
+        geometry = Geometry.under(self.model.settings, source, self.size, about["zoom"])
         total = layout.groups * layout.slots
         fresh = jax.eval_shape(
             partial(start_video, geometry=geometry, groups=layout.groups),
@@ -248,8 +245,8 @@ class Runner:
         inputs, told, layout = inputs.copy(), start.told, start.layout
         if course.state is None:
             source = (told.mask.shape[0], told.mask.shape[1])
-            zoom = self.geometry(source).zoom_for(told.smallest, self.model.settings.zoom)
-            geometry = self.geometry(source, zoom)
+            settings = self.model.settings
+            geometry = Geometry.beginning(settings, source, self.size, told.smallest)
             course = dataclasses.replace(course, geometry=geometry)
             call, writes = self._first(course, inputs, start), course.writes
         else:

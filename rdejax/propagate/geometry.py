@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from rdejax.errors import RdejaxError
+from rdejax.models.settings import Settings
 
 # Shorter side, in pixels, that frames are resized to for systems without a size of their own.
 DEFAULT_SIZE = 480
@@ -77,6 +78,21 @@ class Geometry:
             zoom,
         )
 
+    @staticmethod
+    def under(
+        settings: Settings, source: tuple[int, int], size: int | None, zoom: float = 1.0
+    ) -> "Geometry":
+        """As `of`, with the model's settings for all but the size, which a caller may change."""
+        return Geometry.of(source, size, settings.pad, settings.enlarge, zoom)
+
+    @staticmethod
+    def beginning(
+        settings: Settings, source: tuple[int, int], size: int | None, smallest: float
+    ) -> "Geometry":
+        """As `under`, zoomed for a first mask whose smallest object has so many pixels."""
+        zoom = Geometry.under(settings, source, size).zoom_for(smallest, settings.zoom)
+        return Geometry.under(settings, source, size, zoom)
+
     def zoom_for(self, area: float, most: float) -> float:
         """How many times larger frames should be worked at, for objects as small as this.
 
@@ -85,14 +101,14 @@ class Geometry:
 
         Args:
           area: of the smallest object, in pixels of the source.
-          most: the most that comes back.
+          most: the most that comes back, to the nearest step.
 
         Returns:
           1 or more, in steps of a sixth.
         """
         # `self` is without a zoom.
         side = max(area, 1.0) ** 0.5 * self.inner[0] / self.source[0] / 16
-        return max(1.0, round(min(_SIDE / side, most) * _ZOOMS) / _ZOOMS)
+        return nearest_zoom(min(_SIDE / side, most))
 
     def prepare(
         self,
@@ -140,3 +156,8 @@ class Geometry:
             return probs
         shape = (*probs.shape[:2], *self.source)
         return jax.image.resize(probs, shape, "bilinear", antialias=False)
+
+
+def nearest_zoom(zoom: float) -> float:
+    """The zoom that frames are worked at in place of this one."""
+    return max(1.0, round(zoom * _ZOOMS) / _ZOOMS)

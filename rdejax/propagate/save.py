@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from rdejax.errors import RdejaxError
 from rdejax.files import read_arrays, write_arrays
+from rdejax.propagate.geometry import nearest_zoom
 
 
 def save_state(path: str | os.PathLike, state: Any, about: Mapping[str, Any]) -> None:
@@ -69,7 +70,7 @@ def check_numbers(path: str | os.PathLike, about: Any) -> None:
             and whole(height, 1)
             and whole(width, 1)
             and type(zoom) is float
-            and 1 <= zoom <= about["settings"]["zoom"]
+            and 1 <= zoom <= nearest_zoom(about["settings"]["zoom"])
             and all(whole(start, 0) and start < about["time"] for start in starts)
             and bool(starts) == bool(slots)
             and all(whole(layout[name], 1) for name in ("groups", "slots", "used"))

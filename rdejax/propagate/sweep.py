@@ -71,9 +71,7 @@ def sweep_settings(
         raise RdejaxError("no object in the mask: every pixel is 0; give ids from 1 to 255")
     wanted = model.settings.size if size is None else size
     masks, valid = ids.one_hot(mask, numbers, range(len(numbers)), len(numbers))
-    geometry = Geometry.of(source, wanted, model.settings.pad, model.settings.enlarge)
-    zoom = geometry.zoom_for(masks.sum((1, 2)).min(), model.settings.zoom)
-    geometry = Geometry.of(source, wanted, model.settings.pad, model.settings.enlarge, zoom)
+    geometry = Geometry.beginning(model.settings, source, wanted, masks.sum((1, 2)).min())
     width, count = min(model.settings.every, LONGEST_BLOCK), len(frames)
     writes = sum(model.memorizes(time, (0,)) for time in range(1, count))
     state = _start(model, settings, frames[0], masks, valid, geometry=geometry, writes=writes)

@@ -161,7 +161,7 @@ def _segment(model: System, config: ValidateConfig, sequence: VideoSequence, fol
     given = read_given(sequence, source)
     size = config.size or model.settings.size or DEFAULT_SIZE
     video = stream(model, layout=known_layout(given.masks), size=size)
-    inner = Geometry.of(source.size, size, model.settings.pad, model.settings.enlarge).inner
+    inner = Geometry.under(model.settings, source.size, size).inner
     chunk = frames_per_call(None, model.settings.every, source.size, inner)
     folder.mkdir(parents=True)
 
